@@ -1,0 +1,1 @@
+"""The host side: ONNX import, quantisation, compilation, drivers, video and the ``rrm-fpga`` command."""
