@@ -1,4 +1,4 @@
-"""What the project ships of its own: a small corner network and a small clip, both made by scripts in here."""
+"""What the project ships of its own: a corner network and a clip, both made by scripts in here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Anti-aliased drawing in NumPy, shared by the clip generator and the training shapes.
 
-Coordinates are (x, y) in pixels; a whole number is a pixel *centre*, as in OpenCV and in the keypoint decoder.
-Images are float32[H, W] or float32[H, W, 3]. Everything is deterministic: no library draws for us.
+Coordinates are (x, y) in pixels; a whole number is a pixel *centre*, as in OpenCV and in the keypoint
+decoder. Images are float32[H, W] or float32[H, W, 3]. Everything is deterministic: no library draws for us.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def contains(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def fill(image: np.ndarray, polygon: np.ndarray, paint: np.ndarray | float) -> None:
-    """Paint a polygon into ``image`` in place; ``paint`` is a value, a colour [3], or an image of the same shape."""
+    """Paint a polygon into ``image`` in place; ``paint`` is a value, a colour [3], or another such image."""
     window = coverage(polygon, *image.shape[:2])
     if window is None:
         return
@@ -56,7 +56,8 @@ def fill(image: np.ndarray, polygon: np.ndarray, paint: np.ndarray | float) -> N
 def ellipse(centre: np.ndarray, radii: tuple[float, float], angle: float, points: int = 28) -> np.ndarray:
     """An ellipse as a polygon float[points, 2], fine enough to show no corner at the sizes used here."""
     turn = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return np.asarray(centre) + np.stack([np.cos(turn) * radii[0], np.sin(turn) * radii[1]], 1) @ rotation(angle).T
+    points_about_0 = np.stack([np.cos(turn) * radii[0], np.sin(turn) * radii[1]], 1)
+    return np.asarray(centre) + points_about_0 @ rotation(angle).T
 
 
 def rotation(angle: float) -> np.ndarray:
@@ -71,17 +72,16 @@ def project(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
     return moved[..., :2] / moved[..., 2:]
 
 
-def _upsample(length: int, cells: int) -> np.ndarray:
-    """float32[length, cells + 1]: linear interpolation from ``cells + 1`` grid values."""
-    at = np.linspace(0, cells, length, endpoint=False)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells + 1)[None])).astype(np.float32)
-
-
 def value_noise(rng: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:
-    """Smooth random texture float32[H, W] in -1..1: random values on a grid of ``cell`` pixels, interpolated."""
+    """Smooth random texture float32[H, W] in -1..1: values on a grid of ``cell`` pixels, interpolated."""
     rows, columns = max(1, round(height / cell)), max(1, round(width / cell))
-    grid = rng.uniform(-1, 1, (rows + 1, columns + 1)).astype(np.float32)
-    return _upsample(height, rows) @ grid @ _upsample(width, columns).T
+    grid = rng.uniform(-1, 1, (rows + 2, columns + 2)).astype(np.float32)
+    for axis, (length, cells) in enumerate(((height, rows), (width, columns))):
+        at = np.arange(length, dtype=np.float32) * np.float32(cells / length)
+        index = at.astype(int)
+        part = (at - index).reshape((-1, 1) if axis == 0 else (1, -1))
+        grid = grid.take(index, axis) * (1 - part) + grid.take(index + 1, axis) * part
+    return grid
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:

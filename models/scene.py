@@ -1,8 +1,8 @@
-"""A clip of our own: a textured wall with moving objects, a stretch of camera pan, and exact corner positions.
+"""A clip of our own: a textured wall with moving objects, a stretch of camera pan, and known corner positions.
 
-    python -m models.scene OUT.mp4 [--frames 120] [--size 320x240] [--motion moving] [--noise SIGMA] [--seed S]
+    python -m models.scene OUT.mp4 [--frames 120] [--size 320x240] [--motion moving] [--noise SIGMA] [--seed 0]
 
-The same arguments always give the same frames (:func:`frames`); the bundled clip is the default one.
+The same arguments give the same frames (:func:`frames`) every time; the bundled clip is the default one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from models.raster import contains, ellipse, fill, project, rotation, value_nois
 FPS = 30
 MOTIONS = ("static", "moving", "cut")
 MARGIN = 40.0
-"""How far the wall reaches beyond the picture on each side, in units (a unit is 1/240 of the picture's height)."""
+"""How far the wall reaches beyond the picture on each side, in units (a unit is 1/240 of the height)."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """A flat object: painted ``parts`` (polygon, colour) and its ``corners`` [N, 2], about its own centre.
 
-    ``outline`` hides what is behind it. Position, path radius (units) and turns per second describe its motion.
+    ``outline`` hides what is behind it. The rest is its motion: units, turns per second, radians.
     """
 
     parts: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -65,8 +65,9 @@ def _board(rng: np.random.Generator, columns: int, rows: int, square: float):
 
 def _star(rng: np.random.Generator, points: int, radius: float):
     turn = np.arange(2 * points) * np.pi / points
-    outline = np.stack([np.cos(turn), np.sin(turn)], 1) * np.where(np.arange(2 * points) % 2, 0.45, 1)[:, None]
-    return ((outline * radius, _colour(rng, 150, 250)),), outline * radius, outline * radius
+    reach = radius * np.where(np.arange(2 * points) % 2, 0.45, 1)
+    outline = np.stack([np.cos(turn) * reach, np.sin(turn) * reach], 1)
+    return ((outline, _colour(rng, 150, 250)),), outline, outline
 
 
 def _polygon(rng: np.random.Generator, sides: int, radius: float):
@@ -127,7 +128,7 @@ class _Scene:
         self.shapes = _objects(rng, size[0] / self.unit)
 
     def draw(self, seconds: float, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(float32[H, W, 3], corners [N, 2]) with the camera moved by ``camera`` (x, y) units, at most MARGIN."""
+        """(float32[H, W, 3], corners [N, 2]) with the camera moved by ``camera`` (x, y) units, < MARGIN."""
         width, height = self.size
         start = self.margin + camera * self.unit
         picture = _crop(self.wall, start, width, height)
@@ -169,11 +170,11 @@ def frames(count: int = 120, size: tuple[int, int] = (320, 240), noise: float = 
     noise
         standard deviation, in codes, of seeded Gaussian sensor noise; 0 is a clean picture.
     motion
-        ``static`` (one picture, only noise differs), ``moving`` (objects move all the time, the camera pans for
-        a while), ``cut`` (moving, with a cut to another scene half-way).
+        ``static`` (one picture, only noise differs), ``moving`` (objects move all the time, the camera pans
+        for a while), ``cut`` (moving, with a cut to another scene half-way).
 
-    Corners are those of the objects and of the wall's tiles; places where one thing merely crosses another are
-    not among them. Raises ValueError when an argument is out of its range.
+    Corners are those of the objects and of the wall's tiles; places where one thing merely crosses another
+    are not among them. Raises ValueError when an argument is out of its range.
     """
     if motion not in MOTIONS:
         raise ValueError(f"motion is {motion!r}; it can be {', '.join(MOTIONS)}")
@@ -222,7 +223,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--size", type=_size, default=(320, 240), help="WIDTHxHEIGHT, both even")
     parser.add_argument("--motion", choices=MOTIONS, default="moving")
-    parser.add_argument("--noise", type=float, default=0.0, help="sigma of seeded Gaussian sensor noise, in codes")
+    parser.add_argument("--noise", type=float, default=0.0, help="sigma of seeded Gaussian noise, in codes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crf", type=int, default=18, help="H.264 quality, lower is better")
     options = parser.parse_args()
