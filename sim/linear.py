@@ -119,8 +119,8 @@ class Scatter:
         self.y, self.x = edge_axes(edge, source, target)
         columns, rows, weight = _groups(edge, np.asarray(weight, self.dtype))
         self.columns = columns                                        # int[G, K]
-        self._channels = _as_slice(columns.ravel())
-        self._rows = _as_slice(rows.ravel())
+        self._channels = as_slice(columns.ravel())
+        self._rows = as_slice(rows.ravel())
         self._phases = []
         for py, ny, taps_y in self.y.phases():
             for px, nx, taps_x in self.x.phases():
@@ -197,7 +197,7 @@ def _groups(edge: Edge, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return edge.channels[None], used[None], full[None]
 
 
-def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+def as_slice(index: np.ndarray) -> slice | np.ndarray:
     """The same index as a slice where it counts up by one (no copy when it is used)."""
     first = int(index[0])
     if (index == np.arange(first, first + len(index))).all():
