@@ -1,0 +1,55 @@
+# Every target works from a clean clone with git, make and Python 3.11 or newer (with its venv module);
+# the packages come from the package index, in the versions of constraints.txt.
+
+PYTHON ?= python3
+VENV   ?= .venv
+OUT    ?= out
+BIN     = $(VENV)/bin
+INSTALL = PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install
+
+.PHONY: help demo test lint lock clean
+
+help:
+	@echo "make demo   run the bundled network on the bundled clip; results in $(OUT)/"
+	@echo "make test   run the tests"
+	@echo "make lint   check style and common mistakes"
+	@echo "make lock   write constraints.txt anew from the bounds in pyproject.toml"
+	@echo "make clean  remove $(VENV)/ and $(OUT)/"
+
+demo: $(VENV)/installed
+	@mkdir -p $(OUT)
+	$(BIN)/rrm-fpga infer --out $(OUT)/annotated.mp4 --compare $(OUT)/side_by_side.mp4 \
+	    --json $(OUT)/frames.jsonl --save-outputs $(OUT)/outputs.npz
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The installation is editable, so only a change of these two files makes it stale.
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[test]'
+	@touch $(VENV)/installed $@
+
+lock:
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install '.[test,boards,train]'
+	@sed -n '/^#/p' constraints.txt > constraints.new
+	@$(VENV)-lock/bin/python -m pip freeze --all --exclude pip --exclude rrm-fpga \
+	    | sed -n 's/^\([^@+]*==[^+]*\).*/\1/p' >> constraints.new
+	@mv constraints.new constraints.txt
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) $(OUT)
