@@ -17,12 +17,15 @@ from sim.linear import Axis
 Mode = Literal["hold", "truncate"]
 """What happens to the snapshot of an element whose change was too small to be sent."""
 
+MAX_SHIFT = 61
+"""Largest shift that ``rhe`` takes."""
+
 
 def rhe(t: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
     """Divide integers by ``2**shift`` and round to the nearest integer, exact halves to the even one.
 
     ``t`` is int64, or float64 holding integers below 2**53 (so that ``t * 2.0**-shift`` is exact);
-    0 <= shift <= 61. The result has the dtype of ``t``.
+    0 <= shift <= MAX_SHIFT. The result has the dtype of ``t``.
     """
     if t.dtype == np.float64:
         return np.rint(t * np.exp2(-np.asarray(shift, np.float64)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.arithmetic import Mode, node_peak, node_result, threshold, wrap
+from sim.arithmetic import MAX_SHIFT, Mode, node_peak, node_result, threshold, wrap
 from sim.float_model import read_outputs
 from sim.graph import Edge, Graph, GraphError, Node, Tensor
 from sim.linear import Scatter, as_slice
@@ -103,14 +103,19 @@ class GoldenModel:
     ----------
     graph
         a quantised graph.
-    thresholds, mode
-        of every tensor, or by tensor name (others: 0 and ``hold``). They may be changed between frames.
+    threshold, mode
+        of every tensor, or by tensor name (others: 0 and ``hold``). They are kept in ``thresholds`` and
+        ``modes`` by tensor name and may be changed there between frames.
+
+    Raises GraphError when the graph is not quantised or a name is not a tensor's.
     """
 
     def __init__(self, graph: Graph, threshold: int | Mapping[str, int] = 0,
                  mode: Mode | Mapping[str, Mode] = "hold") -> None:
         if not graph.quantised:
             raise GraphError(f"graph {graph.name}: it is not quantised yet; the golden model needs integers")
+        for node in graph.nodes:
+            _check_node(graph, node)
         self.graph = graph
         self.thresholds = _by_tensor(graph, threshold, 0, "threshold")
         self.modes = _by_tensor(graph, mode, "hold", "mode")
@@ -259,6 +264,17 @@ def _node_dtype(graph: Graph, node: Node) -> np.dtype:
              for op in node.operands]
     exact = _exact_dtype(node_peak(node, peaks), f"node {node.target}")
     return exact if exact == np.int64 else np.dtype(np.float64)
+
+
+def _check_node(graph: Graph, node: Node) -> None:
+    """The bounds of ``_IntegerEdge`` and the rounding rule rest on these."""
+    code = graph.tensors[node.target].code
+    low, high = (-1, 1) if node.sign else (node.lo, node.hi)
+    if not code.lo <= low <= high <= code.hi:
+        raise GraphError(f"node {node.target}: results {low}..{high} leave the codes {code.lo}..{code.hi}")
+    shifts = [node.shift, *(op.branch_shift for op in node.operands if op.branch is not None)]
+    if min(int(s.min()) for s in shifts) < 0 or max(int(s.max()) for s in shifts) > MAX_SHIFT:
+        raise GraphError(f"node {node.target}: a shift is not in 0..{MAX_SHIFT}")
 
 
 def _by_tensor(graph: Graph, value, default, what: str) -> dict:

@@ -142,7 +142,8 @@ class _Builder:
     # Parts ------------------------------------------------------------------------------------------
     def build(self, name: str) -> Graph:
         lim = self.limits
-        shape = (self.upto(lim.channels), self.upto(lim.size, 2), self.upto(lim.size, 2))
+        low = -(-lim.size // 2)
+        shape = (self.upto(lim.channels), self.upto(lim.size, low), self.upto(lim.size, low))
         code = self.code()
         if lim.wide_input and self.chance(0.3):
             code = replace(code, lo=-self.upto(200, 130), hi=self.upto(200, 130))
@@ -291,7 +292,8 @@ class _Builder:
             elif kind == "average":
                 k = stride = self.upto(min(size, 3))
             elif kind not in ("pointwise", "shuffle"):
-                k, stride, dilation = self.upto(lim.kernel), self.upto(lim.stride), self.upto(lim.dilation)
+                k, dilation = self.upto(lim.kernel), self.upto(lim.dilation)
+                stride = self.upto(lim.stride) if self.chance(0.4) else 1
                 before, after = self.upto(k, -1), self.upto(k, -1)
                 dilation = dilation if (k - 1) * dilation < size + before + after else 1
             out = (((size - 1) * upsample + before + after - (k - 1) * dilation) // stride) + 1
