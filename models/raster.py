@@ -79,7 +79,7 @@ def value_noise(rng: np.random.Generator, height: int, width: int, cell: float) 
     for axis, (length, cells) in enumerate(((height, rows), (width, columns))):
         at = np.arange(length, dtype=np.float32) * np.float32(cells / length)
         index = at.astype(int)
-        part = (at - index).reshape((-1, 1) if axis == 0 else (1, -1))
+        part = (at - index).astype(np.float32).reshape((-1, 1) if axis == 0 else (1, -1))
         grid = grid.take(index, axis) * (1 - part) + grid.take(index + 1, axis) * part
     return grid
 

@@ -1,6 +1,6 @@
-"""A clip of our own: a textured wall with moving objects, a stretch of camera pan, and known corner positions.
+"""A clip of our own: a textured wall with moving objects, a stretch of camera pan, known corner positions.
 
-    python -m models.scene OUT.mp4 [--frames 120] [--size 320x240] [--motion moving] [--noise SIGMA] [--seed 0]
+    python -m models.scene OUT.mp4 [--frames 120] [--size 320x240] [--motion moving] [--noise 0] [--seed 0]
 
 The same arguments give the same frames (:func:`frames`) every time; the bundled clip is the default one.
 """
@@ -193,7 +193,7 @@ def frames(count: int = 120, size: tuple[int, int] = (320, 240), noise: float = 
 
 
 def write(path: Path, pictures: Iterator[np.ndarray], crf: int = 18) -> None:
-    """Write RGB pictures as H.264 (30 fps, one thread: the same bytes every time with the same libx264)."""
+    """Write RGB pictures as an H.264 file of 30 frames/s."""
     import av
 
     with av.open(str(path), "w") as container:

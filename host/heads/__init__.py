@@ -11,6 +11,7 @@ from host.errors import UserError
 from host.fields import read_fields
 from host.heads.base import Box, Head, Label
 from host.heads.classes import Classes
+from host.heads.keypoints import Keypoints
 from host.heads.openpose import OpenPose
 from host.heads.raw import Raw
 from host.heads.ssd_faces import SsdFaces
@@ -20,7 +21,7 @@ from host.heads.yolo import Yolo
 __all__ = ["HEADS", "Box", "Head", "Label", "Raw", "head_for"]
 
 HEADS: dict[str, type[Head]] = {
-    head.kind: head for head in (Classes, SsdFaces, Yolo, OpenPose, SuperRes, Raw)
+    head.kind: head for head in (Classes, SsdFaces, Yolo, OpenPose, Keypoints, SuperRes, Raw)
 }
 
 
