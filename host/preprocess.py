@@ -14,7 +14,6 @@ from PIL import Image
 
 from host.errors import UserError
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX}
 _CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 
 
@@ -69,7 +68,8 @@ class Preprocess:
         ``stretch`` to the picture, ``letterbox`` (all of the frame, borders of value ``fill``), or ``crop``
         (the largest centred part of the picture's shape).
     filter
-        ``bilinear`` (widened when it shrinks, so nothing aliases) or ``area`` (mean over the covered area).
+        ``bilinear`` (widened when it shrinks, so nothing aliases) or ``area`` (mean over the area that
+        a pixel covers; bilinear where the frame must grow).
     """
 
     size: tuple[int, int] | None = None
@@ -122,19 +122,16 @@ class Preprocess:
         if self.colour == "grey":
             image = image.convert("L")
         place = _place(self.resize, (width, height), size)
-        resample = _FILTERS[self.filter]
         if self.resize == "letterbox":
             inner = tuple(round(n * z) for n, z in zip((width, height), place.zoom, strict=True))
             whole = Image.new(image.mode, size, (self.fill,) * len(image.getbands()))
-            whole.paste(_resized(image, inner, resample), tuple(int(o) for o in place.offset))
+            whole.paste(_resized(image, inner, self.filter), tuple(int(o) for o in place.offset))
             image = whole
         elif self.resize == "crop":
-            (x0, y0), (x1, y1) = place.to_frame([(0, 0), size])
-            image = _resized(
-                image, size, resample, box=(max(x0, 0), max(y0, 0), min(x1, width), min(y1, height))
-            )
+            box = tuple(place.boxes_to_frame([0, 0, *size])[0].tolist())
+            image = _resized(image, size, self.filter, box)
         else:
-            image = _resized(image, size, resample)
+            image = _resized(image, size, self.filter)
         picture = np.asarray(image)
         return (
             picture[:, :, None] if picture.ndim == 2 else picture[:, :, :: -1 if self.colour == "bgr" else 1]
@@ -160,7 +157,10 @@ def default_preprocess(network_input: InputArray) -> Preprocess:
     return chosen
 
 
-def _resized(image: Image.Image, size, resample, box=None) -> Image.Image:
+def _resized(image: Image.Image, size: tuple[int, int], name: str, box: tuple | None = None) -> Image.Image:
+    x0, y0, x1, y1 = box or (0, 0, *image.size)
+    shrinks = size[0] <= x1 - x0 and size[1] <= y1 - y0
+    resample = Image.Resampling.BOX if name == "area" and shrinks else Image.Resampling.BILINEAR
     return image if image.size == size and box is None else image.resize(size, resample, box=box)
 
 
