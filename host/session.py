@@ -1,0 +1,244 @@
+"""The Python API: a model on a device, fed with frames.
+
+::
+
+    from host.session import Session
+
+    with Session("net.onnx", calibration=frames[:32], threshold=2) as session:
+        for frame in frames:                              # uint8[H, W, 3], RGB
+            outputs, stats = session.infer(frame)
+            print(outputs["logits"].argmax(), f"{stats.density:.0%} of the MACs")
+            features = session.tap("features")            # any tensor of the network, float32[C, H, W]
+
+With threshold 0 or 1 the outputs are bit for bit those of running the quantised network on every frame.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from host import rrm_file
+from host.calibration import calibrate
+from host.devices import Device, open_device
+from host.errors import UserError
+from host.onnx_import import import_onnx
+from host.preprocess import Placement
+from host.quantiser import Weights, pixel_code, quantise, refresh_interval
+from host.rrm_file import Model
+from host.sidecar import Sidecar, sidecar_for
+from sim.arithmetic import Mode
+from sim.golden import FrameResult
+
+CALIBRATION_FRAMES = 32
+"""Frames from which the ranges of activations are taken."""
+
+
+def open_model(path: str | Path, preset: str | None = None) -> Model:
+    """Read a network from an ``.rrm`` file (quantised) or an ONNX file (see ``quantised``).
+
+    An ONNX file's preprocessing and head come from the preset of that name, else from ``MODEL.toml`` beside
+    it, else from a preset of the file's name, else from a guess (``model.sidecar.source`` says which).
+    Raises UserError when the file or its sidecar cannot be used.
+    """
+    if rrm_file.is_rrm(path) or Path(path).suffix == rrm_file.SUFFIX:
+        model = rrm_file.load(path)
+        return model if preset is None else replace(model, sidecar=sidecar_for(path, preset))
+    network = import_onnx(path)
+    sidecar = sidecar_for(path, preset) or Sidecar.default(network.input)
+    return Model(network, sidecar, {"source": Path(path).name})
+
+
+def needs_calibration(model: Model) -> bool:
+    """Sample frames are needed to quantise it (networks that bring all their scales along need none)."""
+    graph = model.network.graph
+    return not graph.quantised and any(t.code is None for t in graph.tensors.values())
+
+
+def quantised(model: Model, frames: Iterable[np.ndarray] = (), weights: Weights = "auto",
+              progress: Callable[[int], None] | None = None) -> Model:
+    """The model with a quantised network; as it is when it has one already.
+
+    frames
+        sample frames uint8[H, W, 3] RGB, see ``needs_calibration``.
+    progress
+        called with the number of frames done.
+
+    Raises UserError when frames are needed and there are none.
+    """
+    network, pre = model.network, model.sidecar.input
+    if network.graph.quantised:
+        return model
+    calibration = code = None
+    if needs_calibration(model):
+        calibration = calibrate(network, (pre.apply(f, network.input) for f in frames), progress)
+        code = None if network.input.stored else pixel_code(np.array(pre.mean), np.array(pre.scale))
+    network = quantise(network, calibration, weights=weights, input_code=code)
+    used = {"weights": weights, "calibration_frames": calibration.frames if calibration else 0}
+    return replace(model, network=network, meta={**model.meta, **used})
+
+
+@dataclass(frozen=True)
+class FrameStats:
+    """The work of one frame.
+
+    frame
+        number of the frame since the session began.
+    refresh
+        it was computed from scratch.
+    elements, nonzero, deltas
+        activations of all tensors; those not zero; those that changed and were sent.
+    macs, macs_activations, macs_dense
+        multiply-accumulates: done; needed had all non-zero activations been sent (a sparse engine working
+        frame by frame); of the network.
+    detail
+        the same per tensor and edge.
+    """
+
+    frame: int
+    refresh: bool
+    elements: int
+    nonzero: int
+    deltas: int
+    macs: int
+    macs_activations: int
+    macs_dense: int
+    detail: FrameResult
+
+    @property
+    def density(self) -> float:
+        """Share of the network's MACs that was done."""
+        return self.macs / self.macs_dense
+
+    def as_dict(self) -> dict[str, int | float | bool]:
+        """Plain values for JSON, without the detail."""
+        names = (f.name for f in fields(self) if f.name != "detail")
+        return {n: getattr(self, n) for n in names} | {"density": round(self.density, 6)}
+
+    @classmethod
+    def of(cls, frame: int, result: FrameResult) -> FrameStats:
+        """The totals of a device's result."""
+        totals = {n: result.total(n) for n in
+                  ("elements", "nonzero", "deltas", "macs", "macs_activations", "macs_dense")}
+        return cls(frame, result.refresh, **totals, detail=result)
+
+
+class Session:
+    """A model loaded into a device.
+
+    Parameters
+        model: path of an ``.onnx`` or ``.rrm`` file, or a ``Model``.
+        device: a backend ("model", see ``host.devices``) or a ``Device``.
+        threshold: send a change of at least this many codes; 0 and 1 are exact. For all tensors or by name.
+        mode: ``hold`` (what is not sent leaves the reference where it was) or ``truncate`` (the paper's: the
+            reference always moves). For all tensors or by name.
+        calibration: sample frames for an ``.onnx`` file in real numbers; uint8[H, W, 3] RGB.
+        weights: how to quantise such a file, see ``host.quantiser.quantise``.
+
+    Members
+        model: the quantised model.
+        refresh_every: frames after which ``infer`` refreshes by itself because the accumulators could wrap
+            otherwise (``truncate`` only), or None.
+
+    Raises UserError when the model, a threshold or the device cannot be used.
+    """
+
+    def __init__(self, model: str | Path | Model, device: str | Device = "model", *,
+                 threshold: int | Mapping[str, int] = 0, mode: Mode | Mapping[str, Mode] = "hold",
+                 calibration: Iterable[np.ndarray] = (), weights: Weights = "auto") -> None:
+        model = model if isinstance(model, Model) else open_model(model)
+        self.model = quantised(model, calibration, weights)
+        self.network = self.model.network
+        thresholds = self._by_tensor(threshold, 0)
+        modes = self._by_tensor(mode, "hold")
+        for name, value in thresholds.items():
+            if not 0 <= value <= 255:
+                raise UserError(f"threshold of tensor {name} is {value}; it must be 0..255 codes")
+        for name, value in modes.items():
+            if value not in ("hold", "truncate"):
+                raise UserError(f"mode of tensor {name} is '{value}'; it must be hold or truncate")
+        drifting = {n: t for n, t in thresholds.items() if modes[n] == "truncate"}
+        self.refresh_every = refresh_interval(self.network.graph, drifting)
+        self.device = open_device(device) if isinstance(device, str) else device
+        self.device.load(self.network, thresholds, modes)
+        self._frame = 0
+        self._since_refresh = 0
+
+    def infer(self, frame: np.ndarray, refresh: bool = False) -> tuple[dict[str, np.ndarray], FrameStats]:
+        """Run one frame uint8[H, W, 3] RGB and return (every network output by its ONNX name, stats).
+
+        ``refresh`` computes this frame from scratch; the first one always is.
+        """
+        return self.infer_array(self.model.sidecar.input.apply(_checked(frame), self.network.input), refresh)
+
+    def infer_array(self, array: np.ndarray,
+                    refresh: bool = False) -> tuple[dict[str, np.ndarray], FrameStats]:
+        """``infer`` for an array that is preprocessed already: what onnxruntime would be fed with."""
+        due = self.refresh_every is not None and self._since_refresh >= self.refresh_every
+        graph = self.network.graph
+        codes = self.network.input.to_codes(array, graph.tensors[graph.input].code)
+        result = self.device.frame(codes, refresh or due)
+        stats = FrameStats.of(self._frame, result)
+        self._frame += 1
+        self._since_refresh = 0 if result.refresh else self._since_refresh + 1
+        return self.network.finish(dict(result.outputs)), stats
+
+    def tap(self, name: str) -> np.ndarray:
+        """A tensor, or a projection (before bias and activation), after the last frame: float32[C, H, W].
+
+        Raises UserError listing similar names when there is none of that name.
+        """
+        self.check_tap(name)
+        codes, graph = self.device.read_tensor(name), self.network.graph
+        if name in graph.tensors:
+            return graph.tensors[name].code.decode(codes).astype(np.float32)
+        return (codes * graph.projections[name].scale[:, None, None]).astype(np.float32)
+
+    def check_tap(self, name: str) -> None:
+        """Raises the UserError that ``tap`` would raise."""
+        graph = self.network.graph
+        names = [*graph.tensors, *graph.projections]
+        if name not in names:
+            similar = difflib.get_close_matches(name, names, 5, 0.4) or list(graph.tensors)[:5]
+            raise UserError(f"network {self.network.name} has no tensor '{name}'; similar names: "
+                            + ", ".join(similar))
+
+    def placement(self, frame: np.ndarray) -> Placement:
+        """Where a frame lies in the picture that the network sees (for heads)."""
+        return self.model.sidecar.input.placement((frame.shape[1], frame.shape[0]), self.network.input)
+
+    def reset(self) -> None:
+        """Forget everything: the next frame is a refresh. Frame numbers go on."""
+        self.device.reset()
+
+    def close(self) -> None:
+        """Give the device back."""
+        self.device.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _by_tensor(self, value: object, default: object) -> dict:
+        tensors = self.network.graph.tensors
+        if not isinstance(value, Mapping):
+            return dict.fromkeys(tensors, value)
+        for name in value:
+            if name not in tensors:
+                self.check_tap(name)
+                raise UserError(f"'{name}' is a projection; thresholds and modes belong to tensors")
+        return dict.fromkeys(tensors, default) | dict(value)
+
+
+def _checked(frame: np.ndarray) -> np.ndarray:
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise UserError(f"a frame must be uint8[height, width, 3] RGB, not {frame.dtype}{list(frame.shape)}")
+    return frame
