@@ -27,8 +27,8 @@ def model_of(graph: Graph) -> Model:
     tensor = graph.tensors[graph.input]
     index = np.arange(np.prod(tensor.shape)).reshape(tensor.shape)
     outputs = tuple((o.name, o.shape) for o in graph.outputs)
-    return Model(Network(graph.name, graph, NetworkInput("codes", (1, *tensor.shape), "int8", index, tensor.code),
-                         outputs), Sidecar())
+    network_input = NetworkInput("codes", (1, *tensor.shape), "int8", index, tensor.code)
+    return Model(Network(graph.name, graph, network_input, outputs), Sidecar())
 
 
 def arrays(graph: Graph, seed: int, count: int) -> list[np.ndarray]:
@@ -57,7 +57,8 @@ def test_exact_mode_equals_every_frame_from_scratch(seed, threshold):
 def test_thresholds_reach_the_device(mode):
     graph = random_graph(3)
     threshold = {graph.input: 20, graph.nodes[0].target: 3}
-    session, reference = Session(model_of(graph), threshold=threshold, mode=mode), GoldenModel(graph, threshold, mode)
+    session = Session(model_of(graph), threshold=threshold, mode=mode)
+    reference = GoldenModel(graph, threshold, mode)
     for codes, array in zip(random_clip(graph, 5, 5), arrays(graph, 5, 5), strict=True):
         _, stats = session.infer_array(array)
         assert stats.detail.tensors == reference.frame(codes).tensors
@@ -146,7 +147,8 @@ def test_thresholds_of_projections_are_refused():
         Session(model_of(graph), threshold={next(iter(graph.projections)): 2})
 
 
-@pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)),
+                                   np.zeros((0, 4, 3), np.uint8)])
 def test_wrong_frames(tiny_onnx, tiny_frames, frame):
     with pytest.raises(UserError, match="a frame must be uint8"):
         Session(tiny_onnx, calibration=tiny_frames).infer(frame)
