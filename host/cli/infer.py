@@ -180,6 +180,7 @@ class _Run:
         network, t = self.session.network, self.totals
         print(f"{network.name} on {clip}: {_count(self.frames, 'frame')}"
               + (" (stopped by Ctrl-C)" if self.interrupted else ""))
+        print(f"  input         preprocessing and head from {self.session.model.sidecar.source}")
         if self.frames:
             speed = self.frames / self.seconds
             print(f"  speed         {speed:.3g} frames/s, backend {backend} on this machine")
