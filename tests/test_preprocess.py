@@ -322,7 +322,8 @@ def test_names_file(tmp_path: Path) -> None:
             r"\[head\]: threshold is 2\.0; it must be 0\.\.1",
         ),
         (
-            "[head]\nkind = 'ssd_faces'\nscores = ['a']\noffsets = ['b']\nstrides = [8, 16]\nmin_boxes = [[1]]\n",
+            "[head]\nkind = 'ssd_faces'\nscores = ['a']\noffsets = ['b']\n"
+            "strides = [8, 16]\nmin_boxes = [[1]]\n",
             r"\[head\]: strides has 2 entries, but scores has 1",
         ),
         ("[head]\nkind = 'openpose'\nparts = 0\n", r"\[head\]: parts is 0"),
