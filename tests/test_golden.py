@@ -15,7 +15,7 @@ from sim.graph import Code, Edge, Geometry, Graph, GraphError, Projection, Tenso
 from tests.plain_reference import PlainModel, node_element, pooled, scatter
 from tests.random_graphs import EDGES, NODES, Limits, random_clip, random_graph
 
-SMALL = Limits(channels=4, size=6, layers=3)
+LIMITS = Limits(channels=8, size=10)
 seeds = st.integers(0, 2**32)
 
 
@@ -37,7 +37,7 @@ def random_rule(graph: Graph, seed: int) -> tuple[dict[str, int], dict[str, str]
 @given(seeds, st.sampled_from([27, 9, 14]))
 def test_frame_is_the_definition_element_by_element(seed, bits):
     """Tensors, projections, counts and squares dropped; any threshold and mode, refreshes, wrapping."""
-    graph = random_graph(seed, SMALL).with_parts(accumulator_bits=bits)
+    graph = random_graph(seed, LIMITS).with_parts(accumulator_bits=bits)
     thresholds, modes = random_rule(graph, seed)
     model, plain = GoldenModel(graph, thresholds, modes), PlainModel(graph, thresholds, modes)
     for i, codes in enumerate(random_clip(graph, seed, 4)):
@@ -62,7 +62,7 @@ def test_frame_is_the_definition_element_by_element(seed, bits):
 @given(seeds, st.sampled_from([27, 9, 14]), st.sampled_from([0, 1]), st.sampled_from(["hold", "truncate"]))
 def test_exact_frames_equal_dense_frames(seed, bits, threshold, mode):
     """The recurrent path loses nothing, whatever changes from frame to frame (paper, section 3.2)."""
-    graph = random_graph(seed).with_parts(accumulator_bits=bits)
+    graph = random_graph(seed, LIMITS).with_parts(accumulator_bits=bits)
     model = GoldenModel(graph, threshold, mode)
     for codes in random_clip(graph, seed, 6):
         result, dense = model.frame(codes), model.dense(codes)
@@ -75,7 +75,7 @@ def test_exact_frames_equal_dense_frames(seed, bits, threshold, mode):
 @settings(max_examples=150, deadline=None)
 @given(seeds)
 def test_exact_results_do_not_depend_on_projection_modes(seed):
-    graph = random_graph(seed)
+    graph = random_graph(seed, LIMITS)
     models = [GoldenModel(graph.with_parts(
         projections={n: replace(p, mode=mode) for n, p in graph.projections.items()}))
         for mode in ("delta", "direct")]
@@ -90,7 +90,7 @@ def test_exact_results_do_not_depend_on_projection_modes(seed):
 @given(seeds, st.integers(2, 40))
 def test_hold_keeps_every_value_within_the_threshold(seed, threshold):
     """|value - result of the node on the same operands| < T, for ever and without refresh."""
-    graph = random_graph(seed, SMALL)
+    graph = random_graph(seed, LIMITS)
     model = GoldenModel(graph, threshold, "hold")
     for i, codes in enumerate(random_clip(graph, seed, 6)):
         model.frame(codes)
@@ -109,7 +109,7 @@ def test_hold_keeps_every_value_within_the_threshold(seed, threshold):
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_refresh_forgets_everything(seed):
-    graph = random_graph(seed)
+    graph = random_graph(seed, LIMITS)
     thresholds, modes = random_rule(graph, seed)
     model = GoldenModel(graph, thresholds, modes)
     for codes in random_clip(graph, seed, 4):
@@ -160,7 +160,7 @@ def one_edge(weight: np.ndarray, source, target, geometry=None, mode="delta", bi
 @given(seeds)
 def test_mac_counts_are_brute_force_counts(seed):
     """Of deltas, of non-zero activations and of everything, with and without zero weights."""
-    graph = random_graph(seed, Limits(channels=4, size=6, layers=2, weight_density=0.5))
+    graph = random_graph(seed, replace(LIMITS, weight_density=0.5))
     model = GoldenModel(graph)
     frames = list(random_clip(graph, seed, 2))
     model.frame(frames[0])
@@ -214,7 +214,7 @@ def test_weights_beyond_floating_point_fall_back_to_integers():
 def test_float_model_agrees_on_what_is_not_rounded():
     """Real projections of the input equal accumulators times scale; outputs read the same elements."""
     for seed in range(30):
-        graph = random_graph(seed, replace(SMALL, layers=1))
+        graph = random_graph(seed, replace(LIMITS, layers=1))
         golden, real = GoldenModel(graph), FloatModel(graph, np.float64)
         codes = next(random_clip(graph, seed, 1))
         golden.frame(codes)
@@ -226,7 +226,7 @@ def test_float_model_agrees_on_what_is_not_rounded():
 
 def test_float_model_stays_near_the_codes():
     """Real and integer nodes are the same function up to rounding (fine multipliers, no saturation)."""
-    limits = Limits(nodes=("relu", "leaky", "prelu", "clip", "pool", "add"), layers=1)
+    limits = replace(LIMITS, nodes=("relu", "leaky", "prelu", "clip", "pool", "add"), layers=1)
     close = total = 0
     for seed in range(100):
         graph = random_graph(seed, limits)
