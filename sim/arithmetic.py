@@ -7,7 +7,7 @@ Values are integers in arrays of int64, or of float64 where every one of them is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -109,6 +109,8 @@ def threshold(x: np.ndarray, ref: np.ndarray, t: int, mode: Mode) -> tuple[np.nd
     ``d = x - ref`` is sent iff ``|d| >= max(t, 1)``. ``hold`` moves the snapshot where it was sent,
     ``truncate`` (the paper, section 3.4) moves it everywhere.
     """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(get_args(Mode))}")
     d = x - ref
     sent = d if t <= 1 else np.where(np.abs(d) >= t, d, d.dtype.type(0))
     return sent, (ref + sent if mode == "hold" else x)

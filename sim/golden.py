@@ -17,8 +17,11 @@ import numpy as np
 
 from sim.arithmetic import MAX_SHIFT, Mode, node_peak, node_result, threshold, wrap
 from sim.float_model import read_outputs
-from sim.graph import Edge, Graph, GraphError, Node, Tensor
+from sim.graph import CODE_BITS, Edge, Graph, GraphError, Node, Tensor
 from sim.linear import Scatter, as_slice
+
+DELTA_LIMIT = 1 << (CODE_BITS - 1)
+"""Codes and deltas lie in ``-DELTA_LIMIT .. DELTA_LIMIT - 1``."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,10 @@ class GoldenModel:
         codes, refresh = self._checked(codes), refresh or self._fresh
         if refresh:
             self.state = State.zero(self.graph)
+        change = codes - self.snapshots[self.graph.input]
+        if change.min() < -DELTA_LIMIT or change.max() >= DELTA_LIMIT:
+            raise ValueError(f"frame: codes change by {change.min()}..{change.max()}; each channel of input "
+                             f"{self.graph.input!r} must keep to 256 values")
         for projection in self.graph.projections.values():
             if projection.mode == "direct":
                 self.projections[projection.name][:] = 0
@@ -190,6 +197,7 @@ class GoldenModel:
 
     def _scatter(self, tensor: Tensor, deltas: np.ndarray, value: np.ndarray,
                  edges: dict[int, EdgeStats]) -> None:
+        """Feed every edge that leaves a tensor and note its stats in ``edges``."""
         changed, active = (deltas != 0).astype(np.float32), (value != 0).astype(np.float32)
         for edge in self.graph.edges_from(tensor.name):
             direct = self.graph.projections[edge.target].mode == "direct"

@@ -58,6 +58,8 @@ class Limits:
     p_window, p_subset, p_extra_edge, p_direct, p_codebook
         of an edge with a window; of an edge from only some channels; of a further edge into a projection;
         of a direct projection; of an edge with codebook weights.
+    mixed_modes
+        False: all projections of a graph are delta, or all are direct.
     wide_input
         the input may use different 256-value ranges in different channels.
     """
@@ -76,6 +78,7 @@ class Limits:
     p_extra_edge: float = 0.3
     p_direct: float = 0.3
     p_codebook: float = 0.2
+    mixed_modes: bool = True
     wide_input: bool = True
     accumulator_bits: int = 27
 
@@ -249,6 +252,8 @@ class _Builder:
         self.spread[name] = max(1.0, 50 * fan_in ** 0.5)
         scale = self.scales(target[0]) / self.spread[name]
         mode = "direct" if self.chance(self.limits.p_direct) else "delta"
+        if self.projections and not self.limits.mixed_modes:
+            mode = self.projections["p0"].mode
         self.projections[name] = Projection(name, target, scale, mode)
         for edge, tensor in tables:
             real = edge.weight_code * (scale[edge.rows] / self.tensors[tensor].code.scale)[:, :, None, None]

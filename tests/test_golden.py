@@ -146,12 +146,12 @@ def test_truncate_drifts_and_hold_does_not():
     assert ends == {"hold": 100, "truncate": 0}
 
 
-def one_edge(weight: np.ndarray, source, target, geometry=None, mode="delta", bits=27) -> Graph:
+def one_edge(weight: np.ndarray, source, target, geometry=None, bits=27, code=None) -> Graph:
     """A graph of one tensor "t", one dense edge and one projection "p"."""
     base = random_graph(0)
     edge = Edge.conv("t", "p", weight, geometry or Geometry())
-    return replace(base, input="t", tensors={"t": Tensor("t", source, Code(1.0, -128, 127))},
-                   projections={"p": Projection("p", target, np.ones(target[0]), mode)},
+    return replace(base, input="t", tensors={"t": Tensor("t", source, code or Code(1.0, -128, 127))},
+                   projections={"p": Projection("p", target, np.ones(target[0]))},
                    edges=(replace(edge, weight_code=edge.weight),), nodes=(), outputs=(),
                    accumulator_bits=bits).with_parts()
 
@@ -271,11 +271,24 @@ def test_what_is_not_quantised_or_not_a_tensor_is_an_error():
     too_low = replace(graph.nodes[0], sign=False, lo=-300)
     with pytest.raises(GraphError, match="leave the codes"):
         GoldenModel(replace(graph, nodes=(too_low, *graph.nodes[1:])))
+    model = GoldenModel(graph, mode="holt")
+    with pytest.raises(ValueError, match="mode is 'holt'"):
+        model.frame(np.zeros(graph.tensors["t0"].shape, int))
     model = GoldenModel(graph)
     with pytest.raises(ValueError, match="takes integer codes"):
         model.frame(np.zeros((1, 1, 99), int))
     with pytest.raises(ValueError, match="leave the range"):
         model.frame(np.full(graph.tensors["t0"].shape, 300))
+
+
+def test_a_change_beyond_nine_bits_is_an_error():
+    graph = one_edge(np.ones((1, 1, 1, 1), np.int32), (1, 1, 1), (1, 1, 1), code=Code(1.0, -200, 200))
+    model = GoldenModel(graph)
+    model.frame(np.full((1, 1, 1), -128))
+    model.frame(np.full((1, 1, 1), 127))
+    with pytest.raises(ValueError, match="256 values"):
+        model.frame(np.full((1, 1, 1), -130))
+    assert model.snapshots["t"].item() == 127
 
 
 def test_random_graphs_cover_what_they_promise_and_repeat():
