@@ -1,0 +1,118 @@
+"""The image input: which array it is, and how its elements lie in the graph's input tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from host.network import NetworkInput
+from host.onnx_import.builder import Builder, four_dimensional
+from host.onnx_import.errors import Unsupported
+from host.onnx_import.loader import INPUT_TYPES, OnnxNode, Source
+from host.onnx_import.ops_codes import code_of, integer_code
+from host.onnx_import.plan import Plan
+from host.onnx_import.registry import OPERATORS, Context, Kind
+from host.onnx_import.values import Unit, Value, View
+from sim.graph import Code, Tensor
+
+_FIXED = ("give it a fixed one, for example with "
+          "`python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name NAME --input_shape 1,3,224,224`")
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the input is used first: its elements there (``index`` from 1), its codes, and the tensor's name."""
+
+    index: np.ndarray
+    code: Code | None
+    name: str
+
+
+def check_input(info: onnx.ValueInfoProto) -> list[str]:
+    """What is wrong with a declared input, in plain words."""
+    kind = info.type.tensor_type
+    found = []
+    if kind.elem_type not in INPUT_TYPES:
+        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        found.append(f"its type is {name}; an image is float, int8 or uint8 (convert float16 networks to float32)")
+    named = [d.dim_param or "?" for d in kind.shape.dim if not d.dim_value]
+    if named or not kind.shape.dim:
+        found.append(f"its shape is dynamic ({', '.join(named) or 'not given'}); {_FIXED}")
+    elif kind.shape.dim[0].dim_value != 1 and len(kind.shape.dim) in (2, 4):
+        found.append(f"its batch is {kind.shape.dim[0].dim_value}; one frame at a time is possible: export with batch 1")
+    return found
+
+
+def image_input(source: Source, plan: Plan, builder: Builder, info: onnx.ValueInfoProto,
+                constants: Mapping[str, Value]) -> tuple[NetworkInput, View]:
+    """Make the input tensor, laid out as its first layer reads it, and the ONNX input as a view of it."""
+    shape = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
+    dtype = INPUT_TYPES[info.type.tensor_type.elem_type]
+    first = _first_use(source, plan, builder, info.name, shape, dtype, constants)
+    positions = _layout(first.index, shape)
+    tensor = Tensor(builder.unique(first.name), positions.shape, first.code)
+    unit = builder.add_tensor(tensor)
+    back = np.empty(positions.size, np.int64)
+    back[positions.ravel()] = np.arange(1, positions.size + 1)
+    stored = None if dtype == "float32" else first.code or integer_code(1.0, 0, dtype)
+    view = View((unit,), back.reshape(shape), stored)
+    return NetworkInput(info.name, shape, dtype, positions, stored), view
+
+
+def _first_use(source: Source, plan: Plan, builder: Builder, name: str, shape: tuple[int, ...], dtype: str,
+               constants: Mapping[str, Value]) -> Arrangement:
+    """Follow the input through views and elementwise operators to its first layer or pool."""
+    size = int(np.prod(shape))
+    view = View((Unit("", (size, 1, 1), ()),), np.arange(1, size + 1).reshape(shape))
+    found, touched = Arrangement(view.index, None, name), False
+    value = name
+    while True:
+        node = next((n for n in source.nodes if value in n.inputs), None)
+        op = None if node is None else OPERATORS.get(node.op)
+        if op is None or node.inputs[0] != value or op.kind in (Kind.LAYER, Kind.SPATIAL):
+            return found
+        args = [view, *(constants.get(i) if i else None for i in node.inputs[1:])]
+        try:
+            if op.kind is Kind.VIEW:
+                view = op.run(Context(source, builder), node, args)[0]
+            elif op.kind is Kind.CODES and not touched:
+                found = _coded(found, plan, node, args, dtype, name)
+            elif op.kind is Kind.ELEMENTWISE and any(i not in constants for i in node.inputs[1:] if i):
+                return found
+        except (Unsupported, RuntimeError, ValueError):
+            return found
+        touched = touched or op.kind is Kind.ELEMENTWISE or node.op == "QuantizeLinear"
+        found = replace(found, index=view.index)
+        value = node.outputs[0]
+
+
+def _coded(found: Arrangement, plan: Plan, node: OnnxNode, args: list[Value | None], dtype: str,
+           name: str) -> Arrangement:
+    """The input's codes as its first DequantizeLinear, Cast or (all of a float input) QuantizeLinear has them."""
+    if found.code is not None:
+        return found
+    if dtype == "float32":
+        whole = node.op == "QuantizeLinear" and plan.uses[name] == 1
+        return replace(found, code=code_of(node, args), name=node.outputs[0]) if whole else found
+    return replace(found, code=integer_code(1.0, 0, dtype) if node.op == "Cast" else code_of(node, args, dtype))
+
+
+def _layout(index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """int64[C, H, W]: flat position in the ONNX array of each element of the input tensor."""
+    plain = np.arange(np.prod(shape)).reshape(shape)
+    for candidate in (index, plain + 1):
+        try:
+            planes = four_dimensional(candidate)[0]
+        except Unsupported:
+            continue
+        for axis in range(3):  # zero padding is not part of the image
+            other = tuple(a for a in range(3) if a != axis)
+            planes = np.compress((planes > 0).any(axis=other), planes, axis)
+        if planes.size == plain.size and np.array_equal(np.sort(planes.ravel()), plain.ravel() + 1):
+            return planes - 1
+    return plain if plain.ndim == 3 else plain.reshape(-1, 1, 1)
+
+

@@ -1,0 +1,141 @@
+"""Moving along one image axis as a linear edge: crops, zero padding, resizing.
+
+The building block is a matrix A[O, I]: output position o is the sum of ``A[o, i]`` times input position i.
+An edge can only apply one row of taps to every position, ``out[o] += taps[k] * in[i]`` where
+``o * stride + k == i * upsample + pad``, so a matrix is cut into *segments* of input positions that share
+their taps: one for a plain shift, three for a linear resize whose border pixels are repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+
+from host.onnx_import.errors import Unsupported
+from host.onnx_import.values import Planes
+from sim.graph import Geometry
+
+MAX_SEGMENTS = 12
+"""Most segments of one axis: an axis that needs more is not made of repeated taps."""
+MAX_TAPS = 64
+"""Longest row of taps of a resized axis."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Unit positions ``unit + step * j`` stand at view positions ``view + j`` for 0 <= j < count."""
+
+    view: int
+    unit: int
+    count: int
+    step: int
+
+    @classmethod
+    def of(cls, positions: np.ndarray) -> Span | None:
+        """From ``Planes.rows`` or ``columns``; None when they are not evenly spaced and ascending."""
+        inside = np.flatnonzero(positions >= 0)
+        values = positions[inside]
+        steps = np.unique(np.diff(values))
+        if (np.diff(inside) != 1).any() or len(steps) > 1 or (steps < 1).any():
+            return None
+        return cls(int(inside[0]), int(values[0]), len(inside), int(steps[0]) if len(steps) else 1)
+
+    def window(self, size: int) -> tuple[int, int]:
+        """Half-open range of the unit's positions that may take part, as wide as it can be."""
+        start = 0 if self.unit < self.step else self.unit
+        stop = self.unit + self.step * self.count
+        return start, size if stop >= size else stop - self.step + 1
+
+
+def plane_geometry(planes: Planes, kernel: tuple[int, int], geometry: Geometry) -> Geometry | None:
+    """The geometry of a layer on a view, restated for the unit behind it; None when no edge can do it."""
+    spans = [Span.of(planes.rows), Span.of(planes.columns)]
+    if any(s is None or (s.step > 1 and u > 1) for s, u in zip(spans, geometry.upsample, strict=True)):
+        return None
+    sizes = planes.unit.shape[1:]
+    window = sum((s.window(n) for s, n in zip(spans, sizes, strict=True)), ())
+    return Geometry(
+        stride=tuple(st * s.step for st, s in zip(geometry.stride, spans, strict=True)),
+        dilation=tuple(d * s.step if k > 1 else 1
+                       for d, k, s in zip(geometry.dilation, kernel, spans, strict=True)),
+        upsample=geometry.upsample,
+        pad=tuple((s.view * u + p) * s.step - s.unit * u
+                  for s, u, p in zip(spans, geometry.upsample, geometry.pad, strict=True)),
+        window=None if window == (0, sizes[0], 0, sizes[1]) else window)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Input positions start..stop of one axis and the taps that they all have."""
+
+    start: int
+    stop: int
+    pad: int
+    taps: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AxisMap:
+    """A matrix over one axis, with the ratio ``upsample / stride`` of output to input positions."""
+
+    matrix: np.ndarray
+    stride: int = 1
+    upsample: int = 1
+
+    @classmethod
+    def gather(cls, positions: np.ndarray, size: int) -> AxisMap:
+        """Output o is input ``positions[o]`` (zero where that is -1)."""
+        matrix = np.zeros((len(positions), size))
+        inside = np.flatnonzero(positions >= 0)
+        matrix[inside, positions[inside]] = 1
+        step = int(np.median(np.diff(positions[inside]))) if len(inside) > 1 else 1
+        repeat = int(np.median(np.unique(positions[inside], return_counts=True)[1])) if step == 0 else 1
+        return cls(matrix, max(step, 1), repeat)
+
+    def after(self, other: AxisMap) -> AxisMap:
+        """This map applied to the result of another."""
+        ratio = Fraction(self.upsample * other.upsample, self.stride * other.stride)
+        return AxisMap(self.matrix @ other.matrix, ratio.denominator, ratio.numerator)
+
+    def segments(self) -> list[Segment]:
+        """Cut into ranges of input positions with common taps; raises Unsupported when there are too many."""
+        outputs, inputs = self.matrix.shape
+        o = np.arange(outputs)
+        found: list[tuple[int, dict[int, float]]] = []
+        for i in range(inputs):
+            column = dict(zip((i * self.upsample - o * self.stride).tolist(), self.matrix[:, i].tolist(),
+                              strict=True))
+            if found and all(found[-1][1].get(t, w) == w for t, w in column.items()):
+                found[-1][1].update(column)
+            else:
+                found.append((i, column))
+        starts = [start for start, _ in found]
+        parts = [_segment(start, stop, taps) for (start, taps), stop in zip(found, [*starts[1:], inputs], strict=True)]
+        parts = [p for p in parts if p is not None]
+        if len(parts) > MAX_SEGMENTS:
+            raise Unsupported("the rearrangement along one axis is not one of evenly spaced or repeated pixels")
+        return parts
+
+
+def _segment(start: int, stop: int, taps: dict[int, float]) -> Segment | None:
+    used = [t for t, w in taps.items() if w]
+    if not used:
+        return None
+    if max(used) - min(used) >= MAX_TAPS:
+        raise Unsupported(f"resizing needs {max(used) - min(used) + 1} taps along one axis; at most {MAX_TAPS} "
+                          "are possible: use a factor that is a small fraction")
+    return Segment(start, stop, -min(used), np.array([taps.get(t, 0.0) for t in range(min(used), max(used) + 1)]))
+
+
+def separable_edges(y: AxisMap, x: AxisMap) -> Iterator[tuple[Geometry, np.ndarray]]:
+    """(geometry, taps [kh, kw]) of every edge that together apply one map to each axis."""
+    sizes = y.matrix.shape[1], x.matrix.shape[1]
+    for a, b in product(y.segments(), x.segments()):
+        window = a.start, a.stop, b.start, b.stop
+        geometry = Geometry((y.stride, x.stride), (1, 1), (y.upsample, x.upsample), (a.pad, b.pad),
+                            None if window == (0, sizes[0], 0, sizes[1]) else window)
+        yield geometry, np.outer(a.taps, b.taps)
