@@ -83,3 +83,10 @@ def run(*arguments: object, cwd: Path = ROOT, timeout: float = 120) -> subproces
 def environment() -> dict[str, str]:
     """This process's environment with the checkout importable and one thread per process."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+@pytest.fixture(scope="session")
+def tiny_frames(tiny_clip) -> list[np.ndarray]:
+    """The frames of ``tiny_clip``, uint8[64, 96, 3]."""
+    with av.open(str(tiny_clip)) as container:
+        return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]

@@ -63,11 +63,12 @@ class Results:
             self._json.write(stats.as_dict() | {"detections": [d.as_dict() for d in detections]})
         if self._arrays:
             self._arrays.append({**outputs, **taps})
+        if self._video or self._compare:
+            drawn = self._drawn(frame, detections, draw.BLUE)
         if self._video:
-            self._video.write(draw.to_array(self._drawn(frame, detections, draw.BLUE)))
+            self._video.write(draw.to_array(drawn))
         if self._compare:
-            pair = draw.side_by_side(self._drawn(frame, dense_detections, draw.GREEN),
-                                     self._drawn(frame, detections, draw.BLUE))
+            pair = draw.side_by_side(self._drawn(frame, dense_detections, draw.GREEN), drawn)
             self._compare.write(draw.to_array(pair))
 
     def commit(self) -> None:
