@@ -296,15 +296,15 @@ class _Video(_Reader):
                 number += 1
         except (av.FFmpegError, OSError) as error:
             raise self._broken(number, error.strerror or str(error)) from None
-        # fewer frames than the file announces: cut, unless an edit list hides the rest
-        if number and number < (self.total or 0) and number < self._count():
-            raise self._broken(number, f"the file announces {self.total}")
+        # fewer frames than the file announces: cut off, unless they are there and not meant to be shown
+        if self.total and number < self.total and self._count() < self.total:
+            raise self._broken(number, f"the file announces {self.total}, so it is truncated")
 
     def _count(self) -> int:
         """Frames in the file, by its packets."""
         with self._connect() as container:
             packets = container.demux(container.streams.video[0])
-            return sum(1 for packet in packets if packet.size and not packet.is_discard)
+            return sum(1 for packet in packets if packet.size)
 
     def _at(self, container: av.container.InputContainer, number: int) -> _Shot:
         """The shot of that number, at a constant frame rate."""

@@ -353,6 +353,38 @@ def test_yolo_finds_the_walker(k: int, corners: tuple) -> None:
     assert _overlap(person, corners) > 0.85
 
 
+def _zoomed(frame: np.ndarray, centre: tuple[float, float], zoom: float) -> np.ndarray:
+    """The frame enlarged about a point that comes to the middle; grey where the frame ends."""
+    height, width = frame.shape[:2]
+    corner = centre[0] - width / 2 / zoom, centre[1] - height / 2 / zoom
+    matrix = (1 / zoom, 0, corner[0], 0, 1 / zoom, corner[1])
+    image = Image.fromarray(frame).transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)
+    )
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    "name, clip, k, corners, zooms",
+    [
+        ("ultraface_slim_320_rawheads", ASL, 0, (291, 80, 357, 175), (0.35, 0.5, 0.7, 1, 1.5, 2, 3, 4)),
+        ("yolo_fastest_1.1_body_320", WALK, 80, (380, 10, 540, 370), (0.35, 0.5, 0.7, 1, 1.3)),
+    ],
+)
+def test_every_size_is_found_by_its_own_priors(
+    name: str, clip: str, k: int, corners: tuple, zooms: tuple
+) -> None:
+    """The same face and person from far to near, so that every output and most priors have their turn."""
+    frame = _frames(clip)[k]
+    centre = (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
+    for zoom in zooms:
+        found = _network(name)(_zoomed(frame, centre, zoom))
+        assert len(found) == 1, zoom
+        middle = np.array([frame.shape[1], frame.shape[0]]) / 2
+        box = (np.array(found[0].corners).reshape(2, 2) - middle) / zoom + centre
+        assert iou(box, corners)[0, 0] > 0.7, zoom
+
+
 @pytest.mark.parametrize("k", [0, 249])
 def test_yolo_finds_nobody_in_the_empty_room(k: int) -> None:
     assert _network("yolo_fastest_1.1_body_320")(_frames(WALK)[k]) == []
@@ -365,7 +397,8 @@ SIGNER = {
         "left wrist": (435, 444),
     },
     60: {
-        "nose": (316, 117), "right eye": (301, 105), "right shoulder": (249, 204), "left shoulder": (393, 206),
+        "nose": (316, 117), "right eye": (301, 105), "right shoulder": (249, 204),
+        "left shoulder": (393, 206),
         "right elbow": (197, 299), "left elbow": (451, 308), "right wrist": (296, 277),
         "left wrist": (380, 293),
     },

@@ -229,6 +229,60 @@ def test_a_video_cut_in_the_middle(tmp_path: Path, clip: Path) -> None:
         list(source)
 
 
+@needs_clip
+def test_a_stream_file_cut_in_the_middle(tmp_path: Path) -> None:
+    """A transport stream announces nothing: its last frame is damaged."""
+    with av.open(str(tmp_path / "whole.ts"), "w") as out, av.open(str(CLIP)) as container:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    data = (tmp_path / "whole.ts").read_bytes()
+    (tmp_path / "cut.ts").write_bytes(data[: len(data) * 2 // 3])
+    assert len(list(open_source(tmp_path / "whole.ts"))) == 77
+    good: list[np.ndarray] = []
+    with (
+        open_source(tmp_path / "cut.ts") as source,
+        pytest.raises(UserError, match=r"cut\.ts: the video breaks off after \d+ good frames: .*damaged"),
+    ):
+        good.extend(source)
+    assert 30 < len(good) < 60
+
+
+def test_frames_that_an_edit_list_hides_are_not_missed(tmp_path: Path, clip: Path) -> None:
+    """A trimmed MP4 keeps frames from before its begin, and announces them."""
+    with av.open(str(clip)) as container, av.open(str(tmp_path / "trimmed.mp4"), "w") as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - 5 * packet.duration, packet.dts - 5 * packet.duration
+                packet.stream = stream
+                out.mux(packet)
+    with open_source(tmp_path / "trimmed.mp4") as source:
+        assert [_number(frame) for frame in source] == list(range(5, 20))
+
+
+def test_a_file_cut_between_two_frames(tmp_path: Path) -> None:
+    """Nothing is damaged, but the file announces more than it holds."""
+    with av.open(str(tmp_path / "whole.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_frame(k), format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(tmp_path / "whole.avi")) as container:
+        starts = [packet.pos for packet in container.demux(video=0) if packet.size]
+    (tmp_path / "cut.avi").write_bytes((tmp_path / "whole.avi").read_bytes()[: starts[12]])
+    with (
+        open_source(tmp_path / "cut.avi") as source,
+        pytest.raises(
+            UserError, match=r"cut\.avi: the video breaks off after 12 good frames: .* announces 20"
+        ),
+    ):
+        list(source)
+
+
 @pytest.mark.parametrize(
     "options", [{"fps": 0}, {"fps": -3}, {"frames": 0}, {"noise": -1}, {"noise": float("nan")}]
 )
