@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import onnx
 import pytest
 
 from host.errors import UserError
-from host.heads import Raw
+from host.heads import HEADS, Raw
 from host.preprocess import Preprocess, default_preprocess
 from host.sidecar import Sidecar, preset, preset_for, preset_names, sidecar_for
 
@@ -344,3 +346,19 @@ def test_sidecar_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"bytes\.toml: the sidecar cannot be read: it is not UTF-8"):
         Sidecar.load(tmp_path / "bytes.toml")
+
+
+def test_the_page_on_sidecars_is_complete(tmp_path: Path) -> None:
+    """Its examples load, and every field of every section with its default is in its table."""
+    page = (Path(__file__).resolve().parents[1] / "docs/sidecar.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert examples
+    for text in examples:
+        (tmp_path / "m.toml").write_text(text)
+        Sidecar.load(tmp_path / "m.toml")
+    parts = {"input": page.split("## `[input]`")[1].split("\n## ")[0]}
+    parts |= {kind: page.split(f"### `{kind}`\n")[1].split("\n##")[0] for kind in HEADS}
+    for name, cls in {"input": Preprocess, **HEADS}.items():
+        named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", parts[name], re.MULTILINE))))
+        assert named - {"names_file"} == {f.name for f in dataclasses.fields(cls) if f.init}, name
+    assert all(f"`{name}`" in page.split("## Presets")[1] for name in PRESETS)
