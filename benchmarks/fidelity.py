@@ -20,8 +20,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from host.calibration import calibrate
 from host.network import Network
 from host.onnx_import import import_onnx
-from host.preprocess import Preprocess, preset_for
-from host.quantiser import accumulator_width, quantise
+from host.preprocess import Preprocess
+from host.quantiser import accumulator_width, pixel_code, quantise
+from host.sidecar import preset_for
 from host.video import sample_frames
 from sim.golden import GoldenModel
 
@@ -59,7 +60,7 @@ def sqnr(exact: list[np.ndarray], other: list[np.ndarray]) -> float:
 def load_case(stem: str) -> tuple[Path, Network, Preprocess, list[np.ndarray], list[np.ndarray]]:
     """Network of ../shared/models, its preprocessing, and ONNX input arrays (calibration, test)."""
     path = SHARED / "models" / f"{stem}.onnx"
-    network, preprocess = import_onnx(path), preset_for(path).preprocess
+    network, preprocess = import_onnx(path), preset_for(path).input
     clip = SHARED / "clips" / f"{CASES[stem]}.mp4"
     frames = [preprocess.apply(f, network.input) for f in sample_frames(clip, CALIBRATION_FRAMES + TEST_FRAMES)]
     test = np.linspace(1, len(frames) - 1, min(TEST_FRAMES, len(frames) // 2)).round().astype(int)
@@ -107,7 +108,8 @@ def measure(stem: str) -> list[str]:
                                for d, n in zip(*np.unique(difference, return_counts=True), strict=True))
             rows.append(f"| {stem} | {name} | top-1 agreement {top:.1%} | differences in codes: {shares} | |")
         return rows
-    quantised = quantise(network, calibrate(network, calibration), input_code=preprocess.input_code(network.input))
+    quantised = quantise(network, calibrate(network, calibration),
+                         input_code=pixel_code(np.array(preprocess.mean), np.array(preprocess.scale)))
     ours, theirs = run_ours(quantised, test), run_onnx_int8(path, network, calibration, test)
     width = max(accumulator_width(quantised.graph).values())
     return [f"| {stem} | {name} | {sqnr([e[name] for e in exact], [o[name] for o in ours]):.1f} | "

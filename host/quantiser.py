@@ -35,7 +35,7 @@ SCALE_FACTORS = np.linspace(0.7, 1.0, 13)
 """Candidate fractions of a weight row's extreme for the scale with the least weighted square error."""
 
 
-def input_code(mean: np.ndarray, scale: np.ndarray) -> Code:
+def pixel_code(mean: np.ndarray, scale: np.ndarray) -> Code:
     """Code of an input tensor that holds ``(pixel - mean[c]) * scale[c]`` for pixels 0..255.
 
     With one scale and whole-numbered means every pixel value is one code, exactly; else the nearest of 255.
@@ -74,7 +74,7 @@ def quantise(network: Network, calibration: Calibration | None = None, *, weight
         ``int8``; ``codebook16``/``codebook256``: 16-bit values from a codebook per edge; ``auto``:
         a codebook where the weights are already pruned and shared (at most 256 values, 30% zeros), else int8.
     input_code
-        code of the input tensor where it is known better than from calibration, see ``input_code``.
+        code of the input tensor where it is known better than from calibration, see ``pixel_code``.
 
     Raises UserError when a proof of the accumulator width fails on scales that the network fixes.
     """

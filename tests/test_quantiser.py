@@ -10,7 +10,7 @@ import pytest
 from host.calibration import calibrate
 from host.errors import UserError
 from host.network import Network, NetworkInput
-from host.quantiser import accumulator_width, input_code, quantise, range_code, refresh_interval
+from host.quantiser import accumulator_width, pixel_code, quantise, range_code, refresh_interval
 from sim.float_model import FloatModel
 from sim.golden import GoldenModel
 from sim.graph import Code, Edge, Geometry, Graph, Node, Operand, Output, Pool, Projection, Read, Tensor
@@ -47,7 +47,7 @@ def rng() -> np.random.Generator:
 @pytest.mark.parametrize(("mean", "scale"), [
     ([0], [1 / 255]), ([104, 117, 123], [1.0]), ([127, 127, 127], [1 / 128]), ([0, 0, 0], [1.0])])
 def test_whole_pixel_means_keep_every_pixel_value_apart(mean, scale):
-    code = input_code(np.array(mean), np.array(scale))
+    code = pixel_code(np.array(mean), np.array(scale))
     for m in mean:
         codes = code.encode((np.arange(256) - m) * scale[0])
         assert (codes == np.arange(256) - m).all()
@@ -55,7 +55,7 @@ def test_whole_pixel_means_keep_every_pixel_value_apart(mean, scale):
 
 @pytest.mark.parametrize(("mean", "scale"), [([127.5], [1 / 127.5]), ([123.675, 116.28, 103.53], [1 / 58.4, 1 / 57.1, 1 / 57.4])])
 def test_other_preprocessing_loses_at_most_a_step(mean, scale):
-    code = input_code(np.array(mean), np.array(scale))
+    code = pixel_code(np.array(mean), np.array(scale))
     for m, s in zip(mean, scale, strict=True):
         real = (np.arange(256) - m) * s
         assert np.abs(code.decode(code.encode(real)) - real).max() <= code.scale / 2 * 1.001
@@ -71,7 +71,7 @@ def test_range_code_holds_its_range(low, high):
 
 def test_int8_is_close_to_the_real_network(rng):
     network = small_network(rng)
-    quantised = quantise(network, calibrate(network, images(rng, 16)), input_code=input_code(np.zeros(1), np.array([1 / 255])))
+    quantised = quantise(network, calibrate(network, images(rng, 16)), input_code=pixel_code(np.zeros(1), np.array([1 / 255])))
     model, exact = GoldenModel(quantised.graph), FloatModel(network.graph, np.float64)
     signal = noise = 0.0
     for image in images(rng, 8):
