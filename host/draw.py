@@ -63,11 +63,11 @@ def lines(image: Image.Image, ends: np.ndarray, colour: Colour = GREEN) -> None:
 
 
 def caption(image: Image.Image, text: str, colour: Colour = GREEN) -> None:
-    """A bar of text (one or more lines) along the bottom, drawn in place; lines too long are cut short."""
-    rows = text.splitlines()
+    """A bar of text along the bottom half at most, drawn in place; lines too long are cut short."""
     draw, font = ImageDraw.Draw(image), _font(font_size(image.size))
     width, height = image.size
     line, pad = _line_height(font), stroke(image.size) + 2
+    rows = text.splitlines()[: max(1, height // (2 * line))]
     top = height - line * len(rows) - 2 * pad
     draw.rectangle((0, top, width, height), fill=_DARK)
     for i, row in enumerate(rows):

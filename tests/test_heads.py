@@ -311,6 +311,15 @@ def test_drawing_changes_what_it_should(size: tuple[int, int]) -> None:
     assert (pixels[round(height * 0.5) :, round(width * 0.35) : round(width * 0.55)] == 0).any()
 
 
+@pytest.mark.parametrize("size", [(32, 32), (320, 240), (1920, 1080)])
+def test_caption_leaves_the_upper_half(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, (255, 255, 255))
+    draw.caption(image, "\n".join(["a line that is too long for a small picture" * 3] * 30))
+    pixels = draw.to_array(image)
+    assert (pixels[: size[1] // 2 - 2 * draw.stroke(size) - 4] == 255).all()
+    assert (pixels[-3:] == (16, 16, 20)).all(axis=2).mean() > 0.5
+
+
 def test_side_by_side() -> None:
     left, right = Image.new("RGB", (100, 60), (255, 0, 0)), Image.new("RGB", (100, 60), (0, 0, 255))
     sheet = draw.side_by_side(left, right, ("one", "two"))
