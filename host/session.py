@@ -19,7 +19,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from host import rrm_file
 from host.calibration import calibrate
 from host.devices import Device, open_device
 from host.errors import UserError
+from host.network import Network
 from host.onnx_import import import_onnx
 from host.preprocess import Placement
 from host.quantiser import Weights, pixel_code, quantise, refresh_interval
@@ -46,12 +47,21 @@ def open_model(path: str | Path, preset: str | None = None) -> Model:
     it, else from a preset of the file's name, else from a guess (``model.sidecar.source`` says which).
     Raises UserError when the file or its sidecar cannot be used.
     """
-    if rrm_file.is_rrm(path) or Path(path).suffix == rrm_file.SUFFIX:
+    if _is_rrm(path):
         model = rrm_file.load(path)
         return model if preset is None else replace(model, sidecar=sidecar_for(path, preset))
     network = import_onnx(path)
     sidecar = sidecar_for(path, preset) or Sidecar.default(network.input)
     return Model(network, sidecar, {"source": Path(path).name})
+
+
+def open_network(path: str | Path) -> Network:
+    """The network of an ``.rrm`` or ONNX file alone, whatever its inputs mean."""
+    return rrm_file.load(path).network if _is_rrm(path) else import_onnx(path)
+
+
+def _is_rrm(path: str | Path) -> bool:
+    return rrm_file.is_rrm(path) or Path(path).suffix == rrm_file.SUFFIX
 
 
 def needs_calibration(model: Model) -> bool:
@@ -93,9 +103,9 @@ class FrameStats:
         it was computed from scratch.
     elements, nonzero, deltas
         activations of all tensors; those not zero; those that changed and were sent.
-    macs, macs_activations, macs_dense
-        multiply-accumulates: done; needed had all non-zero activations been sent (a sparse engine working
-        frame by frame); of the network.
+    macs, macs_nonzero_weights, macs_activations, macs_dense
+        multiply-accumulates: done; those of them whose weight is not zero; needed had all non-zero
+        activations been sent (a sparse engine working frame by frame); of the network.
     detail
         the same per tensor and edge.
     """
@@ -106,26 +116,32 @@ class FrameStats:
     nonzero: int
     deltas: int
     macs: int
+    macs_nonzero_weights: int
     macs_activations: int
     macs_dense: int
     detail: FrameResult
+
+    _OTHER: ClassVar = ("frame", "refresh", "detail")
 
     @property
     def density(self) -> float:
         """Share of the network's MACs that was done."""
         return self.macs / self.macs_dense
 
+    def counts(self) -> dict[str, int]:
+        """What is a sum over the network, so that it may be summed over frames as well."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self._OTHER}
+
     def as_dict(self) -> dict[str, int | float | bool]:
         """Plain values for JSON, without the detail."""
-        names = (f.name for f in fields(self) if f.name != "detail")
-        return {n: getattr(self, n) for n in names} | {"density": round(self.density, 6)}
+        frame = {"frame": self.frame, "refresh": self.refresh}
+        return {**frame, **self.counts(), "density": round(self.density, 6)}
 
     @classmethod
     def of(cls, frame: int, result: FrameResult) -> FrameStats:
         """The totals of a device's result."""
-        totals = {n: result.total(n) for n in
-                  ("elements", "nonzero", "deltas", "macs", "macs_activations", "macs_dense")}
-        return cls(frame, result.refresh, **totals, detail=result)
+        counts = {f.name: result.total(f.name) for f in fields(cls) if f.name not in cls._OTHER}
+        return cls(frame, result.refresh, **counts, detail=result)
 
 
 class Session:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import onnx
 import pytest
 
 from host.cli import main
+from host.errors import UserError
 from host.heads import head_for
 from host.session import Session, open_model, quantised
 from host.video import open_source, sample_frames
@@ -132,6 +135,52 @@ def test_a_folder_of_images(here, tiny_onnx, tiny_frames):
         Image.fromarray(frame).save(here / "images" / f"{i}.png")
     assert main(["infer", "images", "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 0
     assert [line["frame"] for line in read_lines(here / "f.jsonl")] == [0, 1, 2]
+
+
+def serve(data: bytes) -> str:
+    """The URL of a server on this machine that sends ``data`` to the first who connects, and hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def send() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.sendall(data)
+
+    threading.Thread(target=send, daemon=True).start()
+    return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_stream_is_read_once_from_its_first_frame(here, tiny_onnx):
+    """Its first 32 frames calibrate, and are inferred as well."""
+    data = write_clip(here / "stream.ts", 40).read_bytes()
+    frames = list(open_source(here / "stream.ts"))
+    assert main(["infer", serve(data), "--model", str(tiny_onnx), "--save-outputs", "o.npz"]) == 0
+    session = Session(quantised(open_model(tiny_onnx), frames[:32]))
+    with np.load(here / "o.npz") as arrays:
+        assert len(arrays["map"]) == len(frames) == 40
+        for value, frame in zip(arrays["map"], frames, strict=True):
+            np.testing.assert_array_equal(value, session.infer(frame)[0]["map"])
+
+
+def test_a_stream_that_breaks_off_keeps_what_is_finished(here, capsys, monkeypatch, tiny_onnx, tiny_frames):
+    class Camera:
+        name, fps, total, live = "camera:0", 25.0, None, True
+
+        def __iter__(self):
+            yield from tiny_frames[:36]
+            raise UserError("camera:0: unplugged")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("host.video.open_source", lambda *_, **__: Camera())
+    assert main(["infer", "camera:0", "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 2
+    assert capsys.readouterr().err == "rrm-fpga: camera:0: unplugged\n"
+    assert len(read_lines(here / "f.jsonl")) == 36
+    assert main(["infer", "camera:0", "--model", str(tiny_onnx), "--json", "f.jsonl", "--frames", "3"]) == 0
+    assert len(read_lines(here / "f.jsonl")) == 3
 
 
 def test_preprocessing_options_reach_the_network(here, tiny_onnx, tiny_clip):
@@ -322,8 +371,6 @@ def test_a_killed_run_leaves_no_half_file(here, tiny_onnx, tiny_clip):
 
 
 def test_an_error_in_the_middle_leaves_nothing(here, monkeypatch, capsys, tiny_onnx, tiny_clip):
-    from host.errors import UserError
-
     infer, calls = Session.infer, []
 
     def breaks(self, *arguments, **named):

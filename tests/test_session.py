@@ -74,6 +74,7 @@ def test_stats_are_sums_over_the_network():
             "frame": stats.frame, "refresh": stats.refresh,
             "elements": sum(t.elements for t in tensors), "nonzero": sum(t.nonzero for t in tensors),
             "deltas": sum(t.deltas for t in tensors), "macs": sum(e.macs for e in edges),
+            "macs_nonzero_weights": sum(e.macs_nonzero_weights for e in edges),
             "macs_activations": sum(e.macs_activations for e in edges),
             "macs_dense": sum(e.macs_dense for e in edges),
             "density": round(sum(e.macs for e in edges) / sum(e.macs_dense for e in edges), 6)}

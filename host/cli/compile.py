@@ -34,7 +34,7 @@ def compile_network(
     """
     from host import rrm_file
     from host.cli import version
-    from host.cli.progress import calibrated
+    from host.cli.calibrate import calibrated
     from host.errors import UserError
     from host.output import check_writable
     from host.quantiser import accumulator_width

@@ -28,15 +28,16 @@ def doctor() -> None:
 
     Nothing is installed or changed. `infer --backend model` needs none of the optional tools.
     """
-    from rich.console import Console
     from rich.table import Table
+
+    from host.cli.terminal import show
 
     table = Table("", "tool", "found", "enables")
     for finding in examine():
         there = finding.version is not None
         table.add_row("[green]yes[/]" if there else "[yellow]no[/]", finding.name,
                       finding.version if there else finding.advice, finding.enables)
-    Console().print(table)
+    show(table)
 
 
 def examine() -> list[Finding]:

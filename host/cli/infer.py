@@ -93,8 +93,9 @@ def infer(
         rrm-fpga infer my.mp4 --model net.onnx --threshold 2 --json frames.jsonl
     """
     import models
-    from host.cli.progress import calibrated, progress
+    from host.cli.calibrate import calibrated
     from host.cli.results import ResultPaths, Results
+    from host.cli.terminal import progress
     from host.session import CALIBRATION_FRAMES, Session
     from host.video import open_source, sample_frames
 
@@ -170,8 +171,7 @@ class _Run:
         self.results.add(frame, outputs, stats, detections, taps, dense)
         self.frames += 1
         self.refreshes += stats.refresh
-        self.totals.update({n: getattr(stats, n) for n in
-                            ("elements", "nonzero", "deltas", "macs", "macs_activations", "macs_dense")})
+        self.totals.update(stats.counts())
 
     def summary(self, clip: str, backend: str) -> None:
         """Print what was done and what it cost."""
@@ -190,10 +190,13 @@ class _Run:
             print(f"  MACs          {t['macs'] / t['macs_dense']:.1%} of dense: "
                   f"{t['macs'] / self.frames:,.0f} of {t['macs_dense'] / self.frames:,.0f} a frame; "
                   f"without the zero activations {t['macs_activations'] / t['macs_dense']:.1%}")
+            if t["macs_nonzero_weights"] < 0.9 * t["macs"]:
+                print(f"                {t['macs_nonzero_weights'] / t['macs_dense']:.1%} of dense when zero "
+                      "weights are skipped as well")
         width = accumulator_width(network.graph)
         widest = max(width, key=width.__getitem__)
-        print(f"  accumulators  {width[widest]} bits needed (projection {widest}), "
-              f"{network.graph.accumulator_bits} there")
+        print(f"  accumulators  {width[widest]} bits needed, {network.graph.accumulator_bits} there "
+              f"(projection {widest if len(widest) < 60 else widest[:57] + '...'})")
         if self.session.refresh_every is not None:
             print(f"  refresh       {_count(self.session.refresh_every, 'frame')} after the last at most, "
                   "or an accumulator could wrap")

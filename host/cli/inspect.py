@@ -14,6 +14,19 @@ def inspect(
             metavar="FILE", help="Also write the table as JSON.")] = None) -> None:
     """Show a network as the accelerator sees it.
 
-    Tensors, projections, edges and nodes with their sizes; MACs, weights, zeros, state in bytes, and what runs
-    on the host. A network that cannot run is listed part by part, each with the reason.
+    Tensors, projections, edges and nodes with their sizes; MACs, weights, zeros, state in bytes, and what
+    runs on the host. A network that cannot run is listed part by part, each with the reason.
     """
+    from host.cli.terminal import show
+    from host.inspect import summarise
+    from host.output import JsonLines, check_writable
+    from host.session import open_network
+
+    if json is not None:
+        check_writable(json)
+    summary = summarise(open_network(network))
+    show(summary.render())
+    if json is not None:
+        with JsonLines(json) as out:
+            out.write(summary.as_dict())
+            out.commit()
