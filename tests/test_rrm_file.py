@@ -87,6 +87,8 @@ def test_same_content_makes_the_same_bytes(tmp_path):
     save(tmp_path / "a.rrm", random_model(1))
     save(tmp_path / "b.rrm", load(tmp_path / "a.rrm"))
     assert (tmp_path / "a.rrm").read_bytes() == (tmp_path / "b.rrm").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.rrm") as archive:
+        assert {m.date_time for m in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_known_by_content_not_by_name(tmp_path):
