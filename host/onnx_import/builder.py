@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,11 +19,11 @@ NHWC_TO_NCHW, NCHW_TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 class Builder:
     """The graph so far, in topological order.
 
-    uses
+    reads
         ONNX value name -> how often something other than a view reads it.
     """
 
-    uses: Callable[[str], int]
+    reads: Mapping[str, int]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     projections: dict[str, Projection] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
@@ -31,7 +31,18 @@ class Builder:
     _made: dict[Unit, Unit] = field(default_factory=dict)
     _emitted: dict[Linear, str] = field(default_factory=dict)
     _quantised: dict[tuple[Unit, Code], Unit] = field(default_factory=dict)
+    _part_of: dict[str, str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
+
+    def uses(self, name: str) -> int:
+        """How often a value is used; a name of our own, made on the way to a value, stands for one use."""
+        return self.reads.get(self._part_of.get(name, name), 1)
+
+    def part(self, name: str, number: int) -> str:
+        """Name of a unit that is only part of an ONNX value, or holds it in another order."""
+        part = f"{name}[{number}]"
+        self._part_of[part] = name
+        return part
 
     def unique(self, name: str) -> str:
         """The name itself, or with a number behind it when it is taken."""

@@ -45,7 +45,7 @@ class _Walk:
     def __init__(self, path: str | Path) -> None:
         self.source = load(path)
         self.plan = Plan.of(self.source)
-        self.builder = Builder(lambda name: self.plan.uses[name])
+        self.builder = Builder(self.plan.uses)
         self.context = Context(self.source, self.builder)
         self.values: dict[str, Value] = {n: Const(a) for n, a in self.source.constants.items()}
         self.problems: list[tuple[str, str, str]] = []

@@ -64,29 +64,31 @@ def image_input(source: Source, plan: Plan, builder: Builder, info: onnx.ValueIn
 
 def _first_use(source: Source, plan: Plan, builder: Builder, name: str, shape: tuple[int, ...], dtype: str,
                constants: Mapping[str, Value]) -> Arrangement:
-    """Follow the input through views and elementwise operators to its first layer or pool."""
+    """Follow the input through views and elementwise operators to the first layer or pool."""
     size = int(np.prod(shape))
-    view = View((Unit("", (size, 1, 1), ()),), np.arange(1, size + 1).reshape(shape))
-    found, touched = Arrangement(view.index, None, name), False
-    value = name
-    while True:
-        node = next((n for n in source.nodes if value in n.inputs), None)
-        op = None if node is None else OPERATORS.get(node.op)
-        if op is None or node.inputs[0] != value or op.kind in (Kind.LAYER, Kind.SPATIAL):
-            return found
-        args = [view, *(constants.get(i) if i else None for i in node.inputs[1:])]
+    plain = View((Unit("", (size, 1, 1), ()),), np.arange(1, size + 1).reshape(shape))
+    known, found, untouched = {name: plain}, Arrangement(plain.index, None, name), {name}
+    for node in source.nodes:
+        op, data = OPERATORS.get(node.op), [i for i in node.inputs if i in known]
+        if not data or op is None:
+            continue
+        if op.kind in (Kind.LAYER, Kind.SPATIAL):
+            return replace(found, index=known[data[0]].index)
+        args = [known.get(i, constants.get(i)) if i else None for i in node.inputs]
+        if any(i and a is None for i, a in zip(node.inputs, args, strict=True)):
+            continue
+        results = [known[data[0]]]
         try:
             if op.kind is Kind.VIEW:
-                view = op.run(Context(source, builder), node, args)[0]
-            elif op.kind is Kind.CODES and not touched:
+                results = op.run(Context(source, builder), node, args)
+            elif op.kind is Kind.CODES and data[0] in untouched:
                 found = _coded(found, plan, node, args, dtype, name)
-            elif op.kind is Kind.ELEMENTWISE and any(i not in constants for i in node.inputs[1:] if i):
-                return found
         except (Unsupported, RuntimeError, ValueError):
-            return found
-        touched = touched or op.kind is Kind.ELEMENTWISE or node.op == "QuantizeLinear"
-        found = replace(found, index=view.index)
-        value = node.outputs[0]
+            continue
+        known |= {o: r for o, r in zip(node.outputs, results, strict=False) if isinstance(r, View)}
+        if data[0] in untouched and op.transparent:
+            untouched.update(node.outputs)
+    return found
 
 
 def _coded(found: Arrangement, plan: Plan, node: OnnxNode, args: list[Value | None], dtype: str,

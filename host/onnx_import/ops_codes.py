@@ -50,7 +50,7 @@ def code_of(node: OnnxNode, args: Sequence[Value | None], dtype: str | None = No
 def quantize(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Fix the codes of a tensor."""
     code = code_of(node, args)
-    view = each_unit(node.outputs[0], real(args[0]), lambda _, name, u: context.builder.quantised(name, u, code))
+    view = each_unit(context.builder, node.outputs[0], real(args[0]), lambda _, name, u: context.builder.quantised(name, u, code))
     return replace(view, code=code)
 
 

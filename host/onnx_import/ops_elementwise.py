@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
 
 import numpy as np
 
@@ -31,7 +30,7 @@ def activation(context: Context, node: OnnxNode, args: Sequence[Value | None]) -
     slopes = per_channel(view, np.asarray(slope, np.float64), 1.0)
     if slopes is None:
         raise Unsupported("its slope varies over the image; one slope per channel is possible")
-    return each_unit(node.outputs[0], view,
+    return each_unit(context.builder, node.outputs[0], view,
                      lambda i, name, unit: activated(context.builder, name, unit, slopes[i]))
 
 
@@ -53,7 +52,7 @@ def clip(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View
     view = real(data)
     if view.padded and ((low or 0) > 0 or (high or 0) < 0):
         view = context.builder.gathered(f"{node.outputs[0]}/in", view)
-    return each_unit(node.outputs[0], view,
+    return each_unit(context.builder, node.outputs[0], view,
                      lambda i, name, unit: clipped(context.builder, name, unit, (low, high)))
 
 
@@ -80,7 +79,7 @@ def sign(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View
             unit = b.tensor(unit)
         return derived(b, name, unit, sign=True)
 
-    return each_unit(node.outputs[0], real(args[0]), signed)
+    return each_unit(context.builder, node.outputs[0], real(args[0]), signed)
 
 
 def activated(b: Builder, name: str, unit: Unit, slope: np.ndarray) -> Unit:
@@ -136,10 +135,22 @@ def derived(b: Builder, name: str, unit: Unit, **changes) -> Unit:
     return replace(unit, name=name, sole=unit.sole and b.uses(name) == 1, tensor=None, code=None, **changes)
 
 
-def each_unit(name: str, view: View, step: Callable[[int, str, Unit], Unit]) -> View:
-    """Apply ``step(number, name, unit)`` to every unit of a view; several are named name[0], name[1], ..."""
-    several = len(view.units) > 1
-    return view.with_units([step(i, f"{name}[{i}]" if several else name, u) for i, u in enumerate(view.units)])
+def each_unit(b: Builder, name: str, view: View, step: Callable[[int, str, Unit], Unit]) -> View:
+    """Apply ``step(number, name, unit)`` to every unit of a view.
+
+    A unit that is all of the view has the value's name; others are called name[0], name[1], ...
+    """
+    names = [name] if is_whole(view) else [b.part(name, i) for i in range(len(view.units))]
+    return view.with_units([step(i, n, u) for i, (n, u) in enumerate(zip(names, view.units, strict=True))])
+
+
+def is_whole(view: View) -> bool:
+    """One unit, all of it in its own order, with its channels first or last."""
+    if len(view.units) > 1 or view.index.size != view.units[0].size:
+        return False
+    whole = View.whole(view.units[0]).index
+    return (np.array_equal(view.index.ravel(), whole.ravel())
+            or np.array_equal(view.index, whole.transpose(NCHW_TO_NHWC)))
 
 
 def per_channel(view: View, values: np.ndarray, fill: float) -> list[np.ndarray] | None:
@@ -199,7 +210,7 @@ def affine(b: Builder, name: str, view: View, factor: np.ndarray, shift: np.ndar
     if factors is not None and shifts is not None and not (view.padded and shift.any()):
         units = [_folded(b, u, f, s) for u, f, s in zip(view.units, factors, shifts, strict=True)]
         if None not in units:
-            return each_unit(name, view, lambda i, name, old: units[i] if units[i] is b.made(old) else
+            return each_unit(b, name, view, lambda i, name, old: units[i] if units[i] is b.made(old) else
                              replace(units[i], name=name, sole=units[i].sole and b.uses(name) == 1))
     for order, back in (((0, 1, 2, 3), (0, 1, 2, 3)), (NHWC_TO_NCHW, NCHW_TO_NHWC)):
         index, f, s = (four_dimensional(np.broadcast_to(a, view.shape)).transpose(order)[0]
@@ -247,26 +258,21 @@ def add(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
         return summed(b, name, real(first), affine(b, f"{name}/minus", real(second), -one, zero))
     views = [real(a) for a in args if not isinstance(a, Const)]
     constants = sum((weights(a, "constant") for a in args if isinstance(a, Const)), start=zero)
-    total = reduce(lambda x, y: summed(b, name, x, y), views)
-    return affine(b, name, total, one, constants) if len(views) < len(args) else total
+    extra = len(views) < len(args)
+    total = views[0]
+    for i, view in enumerate(views[1:], 2):
+        total = summed(b, f"{name}/{i}" if extra or i < len(views) else name, total, view)
+    return affine(b, name, total, one, constants) if extra else total
 
 
 def summed(b: Builder, name: str, x: View, y: View) -> View:
     """Sum of two views: unit by unit where they are arranged alike, else after gathering each into one unit."""
     x, y = broadcast(x, y.shape), broadcast(y, x.shape)
     if not aligned(x, y):
-        x, y = (v if _is_whole(v) else b.gathered(f"{name}/{side}", v) for v, side in ((x, "a"), (y, "b")))
+        x, y = (v if is_whole(v) and len(v.shape) == 4 else b.gathered(f"{name}/{side}", v) for v, side in ((x, "a"), (y, "b")))
     if not aligned(x, y):
         raise Unsupported("its inputs are arranged differently (one of them transposed)")
-    return each_unit(name, x, lambda i, name, unit: _sum(b, name, unit, y.units[i]))
-
-
-def _is_whole(view: View) -> bool:
-    """One unit, all of it, with its channels first or last."""
-    if len(view.units) > 1 or view.index.size != view.units[0].size or len(view.shape) != 4:
-        return False
-    whole = View.whole(view.units[0]).index
-    return any(np.array_equal(view.index, w) for w in (whole, whole.transpose(NCHW_TO_NHWC)))
+    return each_unit(b, name, x, lambda i, name, unit: _sum(b, name, unit, y.units[i]))
 
 
 def _sum(b: Builder, name: str, u: Unit, v: Unit) -> Unit:

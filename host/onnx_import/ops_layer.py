@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from host.onnx_import.errors import Unsupported
 from host.onnx_import.loader import OnnxNode
 from host.onnx_import.ops_elementwise import summed
 from host.onnx_import.registry import Context, Kind, operator, real, weights
+from host.onnx_import.resample import AxisMap, common_step
 from host.onnx_import.values import Const, Unit, Value, View
 from sim.graph import Geometry
 
@@ -214,32 +216,34 @@ def _matrix(context: Context, name: str, view: View, index: np.ndarray, weight: 
 
 # ---- averages
 
-@operator("AveragePool", "GlobalAveragePool", kind=Kind.LAYER, becomes="a depthwise edge of ones / divisor",
-          limits="every window must have the same divisor: no padding, or `count_include_pad` = 1")
+@operator("AveragePool", "GlobalAveragePool", kind=Kind.LAYER, becomes="a depthwise edge of ones / divisor; windows that "
+          "average over fewer pixels at the border get edges of their own", limits="1-D and 2-D")
 def average_pool(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Average over a window."""
     view = real(args[0])
     image = four_dimensional(view.index)[0]
     kernel = node.attribute("kernel_shape", view.shape[2:])
     window = Window.of(node, view.shape, kernel)
-    divisor = 1
-    for axis, length in enumerate(image.shape[1:]):
-        counts = _divisors(window, axis, length, bool(node.attribute("count_include_pad", 0)))
-        if len(set(counts)) > 1:
-            raise Unsupported("its windows at the border average over fewer pixels than the others; set "
-                              "count_include_pad=1, or use padding 0 and sizes that fit")
-        divisor *= counts[0]
-    unit = _averaged(context, node.outputs[0], view, image, window.kernel, window.geometry, window.size, divisor)
+    padding_counts = bool(node.attribute("count_include_pad", 0))
+    averages = [_average_map(window, axis, n, padding_counts) for axis, n in enumerate(image.shape[1:])]
+    if all(len(divisors) == 1 for _, divisors in averages):
+        divisor = prod(n for _, divisors in averages for n in divisors)
+        unit = _averaged(context, node.outputs[0], view, image, window.kernel, window.geometry, window.size, divisor)
+    else:
+        maps = [m for m, _ in averages]
+        unit = context.builder.resampled(node.outputs[0], view, image, *maps, step=common_step(*maps))
     return shaped(unit, _onnx_shape(len(view.shape) - 2, unit))
 
 
-def _divisors(window: Window, axis: int, length: int, padding_counts: bool) -> list[int]:
-    """How many pixels each window position on one axis averages over."""
+def _average_map(window: Window, axis: int, length: int, padding_counts: bool) -> tuple[AxisMap, set[int]]:
+    """The averages over one axis as a matrix, and the numbers of pixels that they are over."""
     low, high = (-window.begin[axis], length + window.end[axis]) if padding_counts else (0, length)
     taps = np.arange(window.kernel[axis]) * window.dilation[axis]
     starts = np.arange(window.size[axis]) * window.stride[axis] - window.begin[axis]
     at = starts[:, None] + taps
-    return ((at >= low) & (at < high)).sum(axis=1).tolist()
+    counts = ((at >= low) & (at < high)).sum(axis=1)
+    matrix = (at[:, :, None] == np.arange(length)).sum(axis=1) / counts[:, None]
+    return AxisMap(matrix, window.stride[axis]), set(counts.tolist())
 
 
 def _averaged(context: Context, name: str, view: View, image: np.ndarray, kernel: Pair, geometry: Geometry,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from math import ceil, floor, lcm
+from math import ceil, floor
 
 import numpy as np
 
@@ -15,11 +15,9 @@ from host.onnx_import.loader import OnnxNode
 from host.onnx_import.ops_elementwise import derived, each_unit, own_sum
 from host.onnx_import.ops_layer import Window
 from host.onnx_import.registry import Context, Kind, operator, real
-from host.onnx_import.resample import AxisMap
+from host.onnx_import.resample import AxisMap, common_step
 from host.onnx_import.values import Const, Unit, UnitLayout, Value, View, as_planes
 from sim.graph import Pool
-
-_FINEST_STEP = 1024  # resizing taps are whole multiples of 1 / this at least, or their scale is left open
 
 
 @operator("MaxPool", "GlobalMaxPool", kind=Kind.SPATIAL, becomes="the max-pool at the end of the node",
@@ -36,7 +34,7 @@ def max_pool(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> 
         planes = _whole_planes(view)
     pool = Pool(window.kernel, window.stride, window.begin, window.dilation)
     code = view.code
-    pooled = each_unit(name, view, lambda _, name, unit: _pooled(b, name, unit, pool, window.size))
+    pooled = each_unit(b, name, view, lambda _, name, unit: _pooled(b, name, unit, pool, window.size))
     if code is not None:
         pooled = pooled.with_units([replace(u, code=old.code) for u, old in
                                     zip(pooled.units, map(b.settled, view.units), strict=True)])
@@ -87,10 +85,7 @@ def resize(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Vi
     index = four_dimensional(view.index).transpose(order)[0]
     maps = [_axis_map(context, node, view.shape[a], sizes[a], scales[a]) if a in axes else None
             for a in (first, first + 1)]
-    steps = [lcm(*(Fraction(w).limit_denominator(_FINEST_STEP).denominator for w in np.unique(m.matrix)))
-             for m in maps if m is not None]
-    step = 1 / int(np.prod(steps)) if np.prod(steps) <= _FINEST_STEP else None
-    unit = context.builder.resampled(name, view, index, *maps, step=step)
+    unit = context.builder.resampled(name, view, index, *maps, step=common_step(*maps))
     whole = View.whole(unit)
     return whole.arranged(whole.index.transpose(back).reshape(sizes))
 

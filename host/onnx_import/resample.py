@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
+from math import lcm, prod
 
 import numpy as np
 
@@ -23,6 +24,9 @@ MAX_SEGMENTS = 12
 """Most segments of one axis: an axis that needs more is not made of repeated taps."""
 MAX_TAPS = 64
 """Longest row of taps of a resized axis."""
+
+FINEST_STEP = 1024
+"""Taps are whole multiples of 1 / this at least, or their scale is left to the quantiser."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,13 @@ class AxisMap:
         if len(parts) > MAX_SEGMENTS:
             raise Unsupported("the rearrangement along one axis is not one of evenly spaced or repeated pixels")
         return parts
+
+
+def common_step(*maps: AxisMap | None) -> float | None:
+    """The real number of which every product of these maps' entries is a whole multiple; None if too fine."""
+    axes = [lcm(*(Fraction(w).limit_denominator(FINEST_STEP).denominator for w in np.unique(m.matrix)))
+            for m in maps if m is not None]
+    return 1 / prod(axes) if prod(axes) <= FINEST_STEP else None
 
 
 def _segment(start: int, stop: int, taps: dict[int, float]) -> Segment | None:
