@@ -1,0 +1,92 @@
+"""Where projections and snapshots lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from host.compiler.pools import Intervals
+from hw.config import AcceleratorConfig
+from sim.graph import Graph, Shape
+
+FOREVER = 1 << 30
+"""Step number after every step."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A projection or snapshot in memory (``hw.layouts.Layouts.place`` gives the address formula)."""
+
+    projection: bool
+    shape: Shape
+    base: int
+    pitch: int
+    blocks: int
+    phase_bits: int
+    group_bits: int
+
+    @property
+    def phases(self) -> int:
+        """G: phases of output columns."""
+        return 1 << self.phase_bits
+
+    @property
+    def words(self) -> int:
+        """Words (of a projection: in every PE)."""
+        return self.shape[1] * self.pitch * self.blocks
+
+    def fields(self) -> dict[str, int]:
+        """For ``Layouts.place``."""
+        return {k: int(getattr(self, k)) for k in ("projection", "base", "pitch", "blocks", "phase_bits", "group_bits")}
+
+    def addresses(self, sweep: int) -> tuple[np.ndarray, np.ndarray]:
+        """(word, sweep group) int[H, W, channel groups] of every word of S channels."""
+        c, h, w = self.shape
+        y, x, g = np.meshgrid(np.arange(h), np.arange(w), np.arange(-(-c // sweep)), indexing="ij")
+        word = self.base + (y * self.pitch + (x >> self.phase_bits)) * self.blocks + (g >> self.group_bits)
+        return word, ((x % self.phases) << self.group_bits) | (g % (1 << self.group_bits))
+
+
+def projection_place(shape: Shape, config: AcceleratorConfig) -> Place:
+    """The number of phases that wastes fewest accumulators; of equals (within 5%) the smallest, because each
+    phase needs a copy of the weights."""
+    channels, _, width = shape
+    options = []
+    for bits in range(config.groups.bit_length()):
+        rows = config.rows >> bits
+        options.append((-(-channels // rows) * -(-width // (1 << bits)), bits))
+    least = min(words for words, _ in options)
+    best = next(bits for words, bits in options if words <= 1.05 * least)
+    rows = config.rows >> best
+    return Place(True, shape, 0, -(-width // (1 << best)), -(-channels // rows), best,
+                 (config.groups >> best).bit_length() - 1)
+
+
+def snapshot_place(shape: Shape, base: int, config: AcceleratorConfig) -> Place:
+    """Words of S channels, pixel after pixel."""
+    return Place(False, shape, base, shape[2], -(-shape[0] // config.sweep), 0, 0)
+
+
+def place_all(graph: Graph, config: AcceleratorConfig, fed: Mapping[str, int],
+              swept: Mapping[str, int]) -> tuple[dict[str, Place], int, int]:
+    """Places by name, and the P words and snapshot words they need.
+
+    ``fed`` is the step that first feeds a projection, ``swept`` the last one that sweeps it. A delta projection
+    keeps its words for ever; a direct one from the step before ``fed``, in which it is cleared.
+    """
+    places, intervals, snapshots = {}, Intervals(), 0
+    handed = {r.source for o in graph.outputs for r in o.reads}
+    order = sorted(graph.projections.values(), key=lambda p: (p.mode == "direct", fed[p.name]))
+    for p in order:
+        place = projection_place(p.shape, config)
+        kept = p.mode == "delta"
+        last = FOREVER if kept or p.name in handed or p.name not in swept else swept[p.name]
+        places[p.name] = replace(place, base=intervals.add(place.words, 0 if kept else fed[p.name] - 1, last))
+    operands = {op.source for node in graph.nodes for op in node.operands}
+    for tensor, node in graph.steps():
+        if node is not None or tensor.name in operands:
+            places[tensor.name] = snapshot_place(tensor.shape, snapshots, config)
+            snapshots += places[tensor.name].words
+    return places, intervals.size, snapshots

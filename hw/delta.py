@@ -1,0 +1,102 @@
+"""The delta unit: compare with the snapshot, apply the threshold rule, update the snapshot."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import CODE_BITS, AcceleratorConfig
+from hw.layouts import Layouts
+from hw.pipeline import delay
+
+
+class DeltaUnit(wiring.Component):
+    """The threshold rule (paper, sections 3.1 and 3.4) on S elements per cycle.
+
+    Members
+    -------
+    step, refresh : In
+        threshold, ``truncate`` (else hold), ``direct`` (send values, not deltas), ``keep`` (there is a snapshot);
+        a refresh compares with 0 at threshold 1. Steady.
+    start : In
+        a new step: the next word is at y = x = 0, group 0, and at ``step.snapshot``.
+    i, i_valid : In
+        results in the order of the sweep.
+    reference : In, stream of snapshot words
+        one per result, there before it.
+    o : Out, stream of ``delta_word``
+        2 cycles later, only words that are not all 0. There must be room: ``ready`` is not looked at.
+    done : Out
+        a word has been dealt with: 1 without, ``o.valid`` tells with output.
+    write, write_address, write_data : Out
+        new snapshot words.
+    deltas, dropped : Out
+        elements sent by the rule, and sum of squares of the changes that were not, 2 and 4 cycles after their word.
+
+    One word per cycle. Cost: S multipliers of 9 x 9 bits (squares).
+    """
+
+    LATENCY = 2
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config, self.layouts = config, Layouts(config)
+        lay = self.layouts
+        super().__init__({
+            "step": In(lay.step), "refresh": In(1), "start": In(1), "i": In(lay.codes), "i_valid": In(1),
+            "reference": In(stream.Signature(lay.codes)), "o": Out(stream.Signature(lay.delta_word)), "done": Out(1),
+            "write": Out(1), "write_address": Out(lay.snapshot_address), "write_data": Out(lay.codes),
+            "deltas": Out(range(config.sweep + 1)), "dropped": Out(range((config.sweep << 16) + 1))})
+
+    def elaborate(self, platform):
+        m = Module()
+        lay, step = self.layouts, self.step
+        keep, limit = Signal(), Signal(CODE_BITS)
+        m.d.comb += [keep.eq(step.keep & ~self.refresh), self.reference.ready.eq(self.i_valid & step.keep),
+                     limit.eq(Mux(self.refresh | (step.threshold == 0), 1, step.threshold))]
+        m.d.sync += [self.done.eq(delay(m, self.i_valid, 1)), self.write.eq(self.i_valid & step.keep)]
+        nonzero, sent_mask = Signal(self.config.sweep), Signal(self.config.sweep)
+        squares = []
+        for lane in range(self.config.sweep):
+            ref, d = Signal(signed(CODE_BITS), name=f"ref{lane}"), Signal(signed(CODE_BITS), name=f"d{lane}")
+            magnitude, sent = Signal(CODE_BITS, name=f"magnitude{lane}"), Signal(name=f"sent{lane}")
+            value = Signal(signed(CODE_BITS), name=f"value{lane}")
+            m.d.comb += [
+                ref.eq(Mux(keep, self.reference.p[lane], 0)), d.eq(self.i[lane] - ref),
+                magnitude.eq(Mux(d < 0, -d, d)), sent.eq(magnitude >= limit),
+                value.eq(Mux(sent | step.truncate, self.i[lane], ref)),
+            ]
+            m.d.sync += [self.write_data[lane].eq(value), sent_mask[lane].eq(sent)]
+            # what leaves: the value itself or the delta that was sent
+            out = Signal(signed(CODE_BITS), name=f"out{lane}")
+            rest = Signal(signed(CODE_BITS), name=f"rest{lane}")
+            m.d.sync += [out.eq(Mux(step.direct, value, Mux(sent, d, 0))), rest.eq(Mux(sent, 0, d))]
+            m.d.comb += nonzero[lane].eq(out != 0)
+            m.d.sync += self.o.p.deltas[lane].eq(out)
+            squares.append(delay(m, rest * rest, 1, reset_less=True))
+        one = delay(m, self.i_valid, 1)
+        m.d.sync += [
+            self.o.valid.eq(one & (nonzero != 0)), self.o.p.mask.eq(nonzero),
+            self.deltas.eq(Mux(one, sum(sent_mask[i] for i in range(self.config.sweep)), 0)),
+            self.dropped.eq(delay(m, Mux(delay(m, one, 1), sum(squares), 0), 1)),
+        ]
+        self._position(m, one)
+        return m
+
+    def _position(self, m: Module, one) -> None:
+        """Where the words are, counted here in the order of the sweep."""
+        lay, step, p = self.layouts, self.step, self.o.p
+        y, x, group = Signal(lay.position), Signal(lay.position), Signal(lay.group)
+        address = Signal(lay.snapshot_address)
+        m.d.sync += self.write_address.eq(address)
+        with m.If(self.i_valid):
+            m.d.sync += address.eq(address + 1)
+        m.d.sync += [p.y.eq(y), p.x.eq(x), p.group.eq(group)]
+        with m.If(one):
+            m.d.sync += group.eq(group + 1)
+            with m.If(group == step.groups - 1):
+                m.d.sync += [group.eq(0), x.eq(x + 1)]
+                with m.If(x == step.width - 1):
+                    m.d.sync += [x.eq(0), y.eq(y + 1)]
+        with m.If(self.start):
+            m.d.sync += [y.eq(0), x.eq(0), group.eq(0), address.eq(step.snapshot)]

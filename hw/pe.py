@@ -1,0 +1,144 @@
+"""One processing element: column lookup, queue, walk, multiply, accumulate."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Mux, Signal, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.data import StructLayout
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect
+
+from hw.accumulators import Accumulators
+from hw.config import AcceleratorConfig
+from hw.layouts import Kind, Layouts, Space, size_of
+from hw.load import LoadSignature
+from hw.pipeline import delay
+from hw.queue import Queue
+from hw.walker import Walker
+
+COLUMN_LATENCY = 2
+"""Cycles from a column number on the bus to its entry."""
+
+
+class BusLayouts:
+    """What the scatter broadcasts: ``column`` is needed first, ``work`` ``COLUMN_LATENCY`` cycles later."""
+
+    def __init__(self, layouts: Layouts) -> None:
+        self.column = StructLayout({"valid": unsigned(1), "column": unsigned(layouts.column_address)})
+        self.work = StructLayout({
+            "valid": unsigned(1), "vector": unsigned(1), "group": unsigned(max(1, layouts.log_groups)),
+            "group_bits": unsigned(layouts.small), "start": unsigned(layouts.weight_address),
+            "origin": unsigned(layouts.projection_address), "deltas": layouts.codes, "walk": layouts.walk})
+
+
+class ProcessingElement(wiring.Component):
+    """A PE of the array.
+
+    Parameters
+    ----------
+    index
+        its number; it belongs to sweep group ``index // group_pes``.
+
+    Members
+    -------
+    column, work : In
+        the broadcast (``BusLayouts``). A column that holds nothing for this PE does not enter its queue. A vector
+        goes to the PEs of its sweep group, each lane taking its own channel's delta.
+    advance : In
+        the broadcast moves on in this cycle.
+    blocked : Out
+        the queue is full and this PE has to take ``work``; ``advance`` must be low.
+    sweep : In {valid, address}
+        reads a P word; this takes the walk's slot. ``value`` has it ``SWEEP_LATENCY`` cycles later.
+    clear : In {start, base, count}
+        clears ``count`` words from ``base`` in cycles that neither sweep nor walk use; ``clearing`` until done.
+    held : Out
+        the sweep takes a slot that the walk would have used.
+    busy : Out
+        deltas are queued or under way.
+
+    One weight word per cycle. From a broadcast ``column`` to the accumulator written: 2 + 1 + 1 + 7 + 4 cycles.
+    """
+
+    SWEEP_LATENCY = Walker.LATENCY + Accumulators.LATENCY
+
+    def __init__(self, config: AcceleratorConfig, *, index: int) -> None:
+        self.config, self.index, self.layouts = config, index, Layouts(config)
+        lay, bus = self.layouts, BusLayouts(self.layouts)
+        super().__init__({
+            "column": In(bus.column), "work": In(bus.work), "advance": In(1), "blocked": Out(1),
+            "sweep": In(StructLayout({"valid": unsigned(1), "address": unsigned(lay.projection_address)})),
+            "clear": In(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
+                                      "count": lay.clear.members["count"]})),
+            "clearing": Out(1), "value": Out(lay.accumulators), "held": Out(1), "busy": Out(1),
+            "load": In(LoadSignature(lay))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = Queue(self.layouts.work, depth=self.config.queue_depth)
+        m.submodules.walker = walker = Walker(self.config)
+        m.submodules.accumulators = accumulators = Accumulators(self.config)
+        mine = Signal()
+        m.d.comb += [mine.eq(self.load.strobe & (self.load.unit == self.index)),
+                     walker.load.strobe.eq(mine), walker.load.space.eq(self.load.space),
+                     walker.load.unit.eq(self.load.unit), walker.load.address.eq(self.load.address),
+                     walker.load.data.eq(self.load.data)]
+        self._lookup(m, queue, mine)
+        connect(m, queue.o, walker.work)
+        m.d.comb += [walker.hold.eq(self.sweep.valid), self.held.eq(self.sweep.valid & walker.walking),
+                     self.busy.eq(queue.o.valid | walker.busy | self._pending(m, walker))]
+        self._accumulate(m, walker, accumulators)
+        m.d.comb += self.value.eq(accumulators.value)
+        return m
+
+    def _lookup(self, m: Module, queue: Queue, mine) -> None:
+        lay = self.layouts
+        m.submodules.columns = memory = Memory(shape=lay.column, depth=self.config.column_words, init=[])
+        read, write = memory.read_port(), memory.write_port()
+        m.d.comb += [write.addr.eq(self.load.address), write.data.eq(self.load.data[:size_of(lay.column)]),
+                     write.en.eq(mine & (self.load.space == Space.COLUMNS)),
+                     read.addr.eq(self.column.column), read.en.eq(self.advance)]
+        entry = delay(m, read.data, 1, self.advance, reset_less=True)
+        work, group = self.work, Const(self.index // self.config.group_pes, max(1, lay.log_groups))
+        wanted, addressed = Signal(), Signal()
+        in_phase = (1 << work.group_bits) - 1
+        m.d.comb += [
+            addressed.eq(~work.vector | (((work.group ^ group) & in_phase) == 0)),
+            wanted.eq(work.valid & addressed & (entry.count != 0)),
+            self.blocked.eq(wanted & ~queue.i.ready), queue.i.valid.eq(wanted & self.advance),
+            queue.i.p.count.eq(entry.count), queue.i.p.row.eq(entry.row), queue.i.p.origin.eq(work.origin),
+            queue.i.p.start.eq(Mux(work.walk.kind == Kind.DENSE8, work.start, entry.first)),
+            queue.i.p.walk.eq(work.walk),
+        ]
+        first = self.index % self.config.group_pes * self.config.lanes
+        m.d.comb += [queue.i.p.deltas[lane].eq(work.deltas[first + lane]) for lane in range(self.config.lanes)]
+
+    def _pending(self, m: Module, walker: Walker):
+        """Operations that have left the walker but are not written yet."""
+        stages, pending = walker.valid, 0
+        for _ in range(Accumulators.LATENCY):
+            stages = delay(m, stages, 1)
+            pending = pending | stages
+        return pending
+
+    def _accumulate(self, m: Module, walker: Walker, accumulators: Accumulators) -> None:
+        lay, op = self.layouts, accumulators.op
+        sweep = delay(m, self.sweep, Walker.LATENCY)
+        address, left = Signal(lay.projection_address), Signal(self.clear.count.shape())
+        m.d.comb += [self.clearing.eq(left != 0), op.address.eq(address)]
+        with m.If(sweep.valid):
+            m.d.comb += op.address.eq(sweep.address)
+        with m.Elif(walker.valid):
+            m.d.comb += [op.address.eq(walker.address), op.update.eq(1)]
+        with m.Elif(left != 0):
+            m.d.comb += op.clear.eq(1)
+            m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
+        with m.If(self.clear.start):
+            m.d.sync += [address.eq(self.clear.base), left.eq(self.clear.count)]
+        # Operands wait until the product is due: one register in front of the multiplier, two behind it.
+        spare = Walker.LATENCY + Accumulators.PRODUCT_LATENCY - Walker.OPERAND_LATENCY - 3
+        weights = delay(m, walker.weights, 1 + spare, reset_less=True)
+        deltas = delay(m, walker.deltas, 1 + spare, reset_less=True)
+        for lane in range(self.config.lanes):
+            product = delay(m, weights[lane] * deltas[lane], 2, reset_less=True)
+            m.d.comb += accumulators.product[lane].eq(product)

@@ -1,0 +1,118 @@
+"""The sequencer: runs steps one after the other, with a barrier between them."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.data import StructLayout
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.layouts import Layouts, Space, address_bits, size_of
+from hw.load import LoadSignature
+
+
+def run_layout(layouts: Layouts) -> StructLayout:
+    """The RUN command: ``count`` steps from ``first``; ``refresh`` holds for all of them."""
+    bits = address_bits(layouts.config.step_words)
+    return StructLayout({"first": unsigned(bits), "count": unsigned(bits + 1), "refresh": unsigned(1)})
+
+
+class Sequencer(wiring.Component):
+    """Fetches a step, starts it, waits until nothing of it is under way, stores its counters, goes on.
+
+    Members
+    -------
+    run : In, stream of ``run_layout``
+        accepted while idle.
+    idle : Out
+        no step runs.
+    step, refresh : Out
+        the descriptor of the running step, steady.
+    start : Out
+        it starts in this cycle.
+    finished : In
+        its deltas have all been made, and nothing is under way anywhere in the ring.
+    store, index : Out
+        the step ``index`` is over.
+    clear : Out {start, base, count}, clearing : In
+        PEs clear P words of projections that the *next* step is the first to feed.
+    load : In
+        host writes into the step and clear tables.
+
+    Overhead of a step beyond its work: 8 cycles, and 3 per clear that its work does not hide.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config, self.layouts = config, Layouts(config)
+        lay = self.layouts
+        super().__init__({
+            "run": In(stream.Signature(run_layout(lay))), "idle": Out(1), "step": Out(lay.step), "refresh": Out(1),
+            "start": Out(1), "finished": In(1), "store": Out(1), "index": Out(address_bits(config.step_words)),
+            "clear": Out(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
+                                       "count": lay.clear.members["count"]})),
+            "clearing": In(1), "load": In(LoadSignature(lay))})
+
+    def elaborate(self, platform):
+        m = Module()
+        left = Signal(self.run.p["count"].shape())
+        read = self._table(m, Space.STEPS, self.index)
+        cleared = self._clear(m)
+        settle = Signal(2)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [self.run.ready.eq(1), self.idle.eq(1)]
+                m.d.sync += [left.eq(self.run.p["count"]), self.index.eq(self.run.p.first),
+                             self.refresh.eq(self.run.p.refresh)]
+                with m.If(self.run.valid & (self.run.p["count"] != 0)):
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.sync += self.step.eq(read)
+                m.next = "START"
+            with m.State("START"):
+                m.d.comb += self.start.eq(1)
+                m.d.sync += settle.eq(0)
+                m.next = "RUN"
+            with m.State("RUN"):
+                # Quiet for four cycles: by then the last word's counts have arrived as well.
+                with m.If(self.finished & cleared):
+                    m.d.sync += settle.eq(settle + 1)
+                    with m.If(settle.all()):
+                        m.next = "STORE"
+                with m.Else():
+                    m.d.sync += settle.eq(0)
+            with m.State("STORE"):
+                m.d.comb += self.store.eq(1)
+                m.d.sync += [self.index.eq(self.index + 1), left.eq(left - 1)]
+                m.next = "FETCH"
+                with m.If(left == 1):
+                    m.next = "IDLE"
+        return m
+
+    def _clear(self, m: Module):
+        """Works through the step's clears while the step runs; true when there is nothing left to clear."""
+        lay = self.layouts
+        number, left = Signal(address_bits(self.config.clear_words)), Signal(self.step.clears.shape())
+        entry = self._table(m, Space.CLEARS, number)
+        fetched = Signal()
+        m.d.comb += [self.clear.base.eq(entry.base), self.clear["count"].eq(entry["count"])]
+        with m.If(self.start):
+            m.d.sync += [number.eq(self.step.clear), left.eq(self.step.clears), fetched.eq(0)]
+        with m.Elif((left != 0) & ~self.clearing):
+            m.d.sync += fetched.eq(1)
+            with m.If(fetched):
+                m.d.comb += self.clear.start.eq(entry.always | self.refresh)
+                m.d.sync += [number.eq(number + 1), left.eq(left - 1), fetched.eq(0)]
+        return (left == 0) & ~self.clearing
+
+    def _table(self, m: Module, space: Space, address):
+        shape, depth = self.layouts.memories()[space]
+        m.submodules[space.name.lower()] = memory = Memory(shape=shape, depth=depth, init=[])
+        read, write = memory.read_port(), memory.write_port()
+        m.d.comb += [read.addr.eq(address), write.addr.eq(self.load.address),
+                     write.data.eq(self.load.data[:size_of(shape)]),
+                     write.en.eq(self.load.strobe & (self.load.space == space))]
+        return read.data

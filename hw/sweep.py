@@ -1,0 +1,174 @@
+"""Address generation of the projection sweep."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.data import StructLayout
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.layouts import Layouts
+from hw.pipeline import delay
+
+FLAGS = StructLayout({"first": unsigned(1), "last": unsigned(1), "second": unsigned(1), "window_first": unsigned(1),
+                      "window_last": unsigned(1), "outside": unsigned(1)})
+"""What the nonlinear unit does with a word read: ``first``/``last`` operand of a sum, ``second`` operand,
+``window_first``/``window_last`` tap of a max-pool window, tap ``outside`` the image (its data mean nothing)."""
+
+
+class SweepSlot:
+    """Layout of one read of the sweep."""
+
+    def __init__(self, layouts: Layouts) -> None:
+        self.layout = StructLayout({
+            "projection": unsigned(1), "snapshot": unsigned(1), "reference": unsigned(1),
+            "address": layouts.place.members["base"], "group": unsigned(max(1, layouts.log_groups)),
+            "reference_address": unsigned(layouts.snapshot_address), "node": unsigned(layouts.node_address),
+            "flags": FLAGS})
+
+
+class Sweep(wiring.Component):
+    """Reads the operands of a node word by word: y, x, channel group; within each the max-pool window, within
+    that the operands.
+
+    Members
+    -------
+    step : In
+        the step descriptor, steady from ``start`` until ``busy`` falls.
+    start, busy : In, Out
+    enable : In
+        a new output word may be begun in the next cycle (there is room for it behind the nonlinear unit).
+    begun : Out
+        the output word that is begun takes that room.
+    stalled : Out
+        ``enable`` is missing.
+    slot : Out
+        one read: of ``projection`` or ``snapshot`` at ``address``, and perhaps of the ``reference`` (the target's
+        own snapshot word). ``valid`` with it.
+
+    One read per cycle; the reference comes along with the first operand when that is a projection, else it takes a
+    slot of its own, because the snapshots have one read port. Latency 4 cycles from position to ``slot``.
+    Cost: two small multipliers.
+    """
+
+    LATENCY = 4
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config, self.layouts = config, Layouts(config)
+        super().__init__({"step": In(self.layouts.step), "start": In(1), "busy": Out(1), "enable": In(1),
+                          "begun": Out(1), "stalled": Out(1), "valid": Out(1),
+                          "slot": Out(SweepSlot(self.layouts).layout)})
+
+    def elaborate(self, platform):
+        m = Module()
+        issue, position = self._position(m)
+        self._address(m, issue, position)
+        return m
+
+    def _position(self, m: Module):
+        """The nested loops. A coordinate of the source runs one window ahead of -pad, so it is signed."""
+        lay, step = self.layouts, self.step
+        running, first_of_word, reference_done = Signal(), Signal(), Signal()
+        group, node = Signal(lay.group), Signal(lay.node_address)
+        second, reference_address = Signal(), Signal(lay.snapshot_address)
+        issue, own_slot = Signal(), Signal()
+        m.d.comb += [
+            own_slot.eq(step.keep & ~step.operands[0].place.projection & first_of_word & ~reference_done),
+            issue.eq(running & (self.enable | ~first_of_word | reference_done)),
+            self.stalled.eq(running & ~issue), self.busy.eq(running),
+            self.begun.eq(issue & first_of_word & ~reference_done),
+        ]
+        axes = [self._axis(m, name, window, size) for name, window, size in (
+            ("y", step.window_y, step.height), ("x", step.window_x, step.width))]
+        y, x = axes
+        group_last, operand_last = group == step.groups - 1, second == step.two
+        window_first = y["window_first"] & x["window_first"]
+        window_last = y["window_last"] & x["window_last"]
+        with m.If(issue & own_slot):
+            m.d.sync += reference_done.eq(1)
+        with m.Elif(issue):
+            m.d.sync += [second.eq(~operand_last), first_of_word.eq(0)]
+            with m.If(operand_last):
+                m.d.comb += x["next_tap"].eq(1)
+                m.d.comb += y["next_tap"].eq(x["window_last"])
+                with m.If(window_last):
+                    m.d.sync += [first_of_word.eq(1), reference_done.eq(0), group.eq(group + 1),
+                                 node.eq(node + 1 + step.two), reference_address.eq(reference_address + 1)]
+                    with m.If(group_last):
+                        m.d.sync += [group.eq(0), node.eq(step.node)]
+                        m.d.comb += x["next"].eq(1)
+                        with m.If(x["last"]):
+                            m.d.comb += y["next"].eq(1)
+                            with m.If(y["last"]):
+                                m.d.sync += running.eq(0)
+        with m.If(self.start):
+            m.d.sync += [running.eq(1), group.eq(0), node.eq(step.node), second.eq(0), first_of_word.eq(1),
+                         reference_done.eq(0), reference_address.eq(step.snapshot)]
+            m.d.comb += [y["start"].eq(1), x["start"].eq(1)]
+        reads = ~own_slot
+        return issue, {
+            "y": y["source"], "x": x["source"], "group": group, "node": node + second, "second": second,
+            "reads": reads, "reference_address": reference_address,
+            "reference": step.keep & first_of_word & ~reference_done,
+            "first": ~second & reads, "last": operand_last & reads,
+            "window_first": window_first, "window_last": window_last}
+
+    def _axis(self, m: Module, name: str, window, size) -> dict:
+        """One coordinate: ``at`` counts outputs, ``tap`` the window; ``source`` is at * stride - pad + tap *
+        dilation, kept by additions."""
+        bits = self.layouts.position
+        at, tap = Signal(bits, name=f"{name}_at"), Signal(bits, name=f"{name}_tap")
+        base, source = Signal(signed(bits + 2), name=f"{name}_base"), Signal(signed(bits + 2), name=f"{name}_source")
+        strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next", "next_tap")}
+        last, window_last = at == size - 1, tap == window.kernel - 1
+        first_base = -window.pad
+        with m.If(strobes["next_tap"]):
+            m.d.sync += [tap.eq(tap + 1), source.eq(source + window.dilation)]
+            with m.If(window_last):
+                m.d.sync += [tap.eq(0), source.eq(base)]
+        with m.If(strobes["next"]):
+            m.d.sync += [at.eq(at + 1), base.eq(base + window.stride), source.eq(base + window.stride)]
+            with m.If(last):
+                m.d.sync += [at.eq(0), base.eq(first_base), source.eq(first_base)]
+        with m.If(strobes["start"]):
+            m.d.sync += [at.eq(0), tap.eq(0), base.eq(first_base), source.eq(first_base)]
+        return strobes | {"source": source, "last": last, "window_first": tap == 0, "window_last": window_last}
+
+    def _address(self, m: Module, issue, position: dict) -> None:
+        """``base + (y * pitch + (x >> phase_bits)) * blocks + (c >> group_bits)`` in four cycles."""
+        lay, slot = self.layouts, self.slot
+        one = {name: delay(m, value, 1) for name, value in position.items()}
+        operand = Signal(lay.operand, name="operand")
+        m.d.sync += operand.eq(Mux(position["second"], self.step.operands[1], self.step.operands[0]))
+        place, x, y, c = operand.place, one["x"], one["y"], one["group"]
+        outside = (x < 0) | (y < 0) | (x >= operand.width) | (y >= operand.height)
+        # cycle 2: row, group; cycle 3: pixel; cycle 4: word
+        row, column = Signal(2 * lay.position), Signal(lay.position)
+        in_group = Signal(lay.group)
+        group2, flags2 = Signal(max(1, lay.log_groups)), Signal(FLAGS)
+        in_phase, in_row = (1 << place.phase_bits) - 1, (1 << place.group_bits) - 1
+        m.d.sync += [
+            row.eq(y[:lay.position] * place.pitch), column.eq(x[:lay.position] >> place.phase_bits),
+            in_group.eq(c >> place.group_bits),
+            group2.eq(((x[:lay.position] & in_phase) << place.group_bits) | (c & in_row)),
+            flags2.first.eq(one["first"]), flags2.last.eq(one["last"]), flags2.second.eq(one["second"]),
+            flags2.window_first.eq(one["window_first"]), flags2.window_last.eq(one["window_last"]),
+            flags2.outside.eq(outside),
+        ]
+        reads = one["reads"] & ~outside
+        place2 = delay(m, place, 1)
+        pixel = Signal(2 * lay.position + 1)
+        m.d.sync += pixel.eq(row + column)
+        place3, in_group3 = delay(m, place2, 1), delay(m, in_group, 1)
+        m.d.sync += slot.address.eq(pixel * place3.blocks + (in_group3 + place3.base))
+        valid1 = delay(m, issue, 1)
+        m.d.comb += [
+            self.valid.eq(delay(m, valid1, 3)),
+            slot.projection.eq(delay(m, valid1 & reads & place.projection, 3)),
+            slot.snapshot.eq(delay(m, valid1 & reads & ~place.projection, 3)),
+            slot.reference.eq(delay(m, valid1 & one["reference"], 3)),
+            slot.reference_address.eq(delay(m, one["reference_address"], 3)),
+            slot.node.eq(delay(m, one["node"], 3)),
+            slot.group.eq(delay(m, group2, 2)), slot.flags.eq(delay(m, flags2, 2)),
+        ]
