@@ -18,7 +18,6 @@ Needs opencv-python-headless (the ``eval`` extra).
 from __future__ import annotations
 
 import argparse
-import json
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,15 +25,19 @@ from pathlib import Path
 import numpy as np
 
 from host.heads.keypoints import find_corners, heat_map
+from host.session import Session
 from models import default_clip, default_network
-from models.export import needs_of
+from models.export import needs_of, record
 from models.raster import project, rotation, warp
+from models.scene import frames as scene_frames
 from models.shapes import Camera, picture
 
 NEAR = 3.0
 """A detection is right, or repeated, within so many pixels."""
 RADIUS = 3
 """Non-maximum suppression of every detector, pixels."""
+FLOOR, MOST = 0.005, 300
+"""Least score of a network's point here, where every score counts, and most points of every detector."""
 BORDER = 4
 """Corners and points closer than this to the picture's edge are not judged."""
 
@@ -42,8 +45,13 @@ Detector = Callable[[np.ndarray], np.ndarray]
 """Grey uint8[H, W] -> float64[N, 3]: x, y, score, best first; (0, 0) is the centre of the first pixel."""
 
 
-def network_detector(path: Path) -> tuple[Detector, tuple[int, int]]:
-    """A detector from an ONNX corner network (float, onnxruntime), and its picture size (width, height)."""
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a network's input, from its sidecar."""
+    return tuple(tomllib.loads(path.with_suffix(".toml").read_text(encoding="utf-8"))["input"]["size"])
+
+
+def network_detector(path: Path) -> Detector:
+    """A detector from an ONNX corner network, in floating point (onnxruntime)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -54,9 +62,45 @@ def network_detector(path: Path) -> tuple[Detector, tuple[int, int]]:
 
     def detect(image: np.ndarray) -> np.ndarray:
         fed = ((image.astype(np.float32) - mean) * scale).astype(np.float32)[None, None]
-        return find_corners(heat_map(session.run(None, {"image": fed})[0][0], cell), 0.005, RADIUS, 300)
+        return find_corners(heat_map(session.run(None, {"image": fed})[0][0], cell), FLOOR, RADIUS, MOST)
 
-    return detect, tuple(side["input"]["size"])
+    return detect
+
+
+def int8_session(path: Path, **options) -> Session:
+    """The network as the accelerator computes it, quantised on synthetic shapes only."""
+    size = picture_size(path)
+    sample = (_rgb(image) for image, _ in synthetic(32, size, (0, 8), seed=4))
+    return Session(path, calibration=sample, **options)
+
+
+def int8_detector(path: Path) -> Detector:
+    """A detector from the quantised network on the golden model."""
+    session = int8_session(path)
+    cell = session.model.sidecar.head.cell
+
+    def detect(image: np.ndarray) -> np.ndarray:
+        logits = session.infer(_rgb(image))[0]["logits"]
+        return find_corners(heat_map(logits[0], cell), FLOOR, RADIUS, MOST)
+
+    return detect
+
+
+def _rgb(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def densities(path: Path, noise: float, thresholds: tuple[int, ...] = (0, 2, 4)) -> dict[str, float]:
+    """Share of the network's MACs that is done on each kind of scene, after the first frame."""
+    shares = {}
+    for motion in ("static", "moving"):
+        pictures = [frame for frame, _ in scene_frames(90, (320, 240), noise, motion=motion)][30:]
+        for threshold in thresholds:
+            with int8_session(path, threshold=threshold) as session:
+                stats = [session.infer(frame)[1] for frame in pictures][1:]
+            name = f"{motion}_noise{noise:g}_" + (f"hold{threshold}" if threshold else "exact")
+            shares[name] = round(float(np.mean([s.density for s in stats])), 4)
+    return shares
 
 
 def classic_detectors() -> dict[str, Detector]:
@@ -66,7 +110,7 @@ def classic_detectors() -> dict[str, Detector]:
     def peaks(response: np.ndarray, image: np.ndarray, refine: bool = True) -> np.ndarray:
         largest = cv2.dilate(response, np.ones((2 * RADIUS + 1,) * 2, np.uint8))
         y, x = np.nonzero((response == largest) & (response > 0))
-        order = np.argsort(-response[y, x], kind="stable")[:300]
+        order = np.argsort(-response[y, x], kind="stable")[:MOST]
         points = np.stack([x, y], 1)[order].astype(np.float32)
         scores = response[y, x][order].astype(np.float64)
         if refine and len(points):
@@ -195,26 +239,31 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", type=Path, help="default: the bundled one")
     parser.add_argument("--clips", type=Path, help="folder of .mp4 files, besides the bundled clip")
     parser.add_argument("--count", type=int, default=500, help="synthetic pictures per measure")
-    parser.add_argument("--json", type=Path, help="write the measures here")
+    parser.add_argument("--record", action="store_true", help="write into metrics.json beside the network")
+    parser.add_argument("--int8", action="store_true", help="also quantised, on the golden model")
     parser.add_argument("--no-opencv", action="store_true", help="only the networks")
     options = parser.parse_args()
     clips = [default_clip(), *sorted(options.clips.glob("*.mp4"))] if options.clips else [default_clip()]
     rows: dict[str, dict] = {}
     for path in options.networks or [default_network()]:
-        detect, size = network_detector(path)
-        rows[path.stem] = {"size": list(size), **judge(detect, size, clips, options.count),
-                           **vars(needs_of(path))}
+        size = picture_size(path)
+        rows[path.stem] = judge(network_detector(path), size, clips, options.count)
+        parts = {"needs": vars(needs_of(path)), "float": rows[path.stem]}
+        if options.int8:
+            rows[f"{path.stem} int8"] = parts["int8"] = judge(int8_detector(path), size, clips, options.count)
+            parts["macs"] = densities(path, 0.0) | densities(path, 2.0)
         for name, classic in ({} if options.no_opencv else classic_detectors()).items():
             label = f"{name} {size[0]}x{size[1]}"
             if label not in rows:
-                rows[label] = {"size": list(size), **judge(classic, size, clips, options.count)}
-    columns = [c for c in next(iter(rows.values())) if c.startswith(("ap", "error", "repeat"))]
+                rows[label] = judge(classic, size, clips, options.count)
+            parts[name] = rows[label]
+        if options.record:
+            record(path.parent, path.stem, evaluation={"synthetic_pictures": options.count, **parts})
+    columns = list(next(iter(rows.values())))
     print("| detector | " + " | ".join(c.replace("_", " ") for c in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(f"{row[c]:.3f}" for c in columns) + " |")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

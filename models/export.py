@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,14 @@ def save_network(path: Path, layers: list[Layer], size: tuple[int, int], thresho
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
     path.with_suffix(".toml").write_text(SIDECAR.format(width=width, height=height, threshold=threshold))
+
+
+def record(folder: Path, name: str, **parts: dict) -> None:
+    """Put ``parts`` under ``name`` in the folder's ``metrics.json``, leaving the rest of it alone."""
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    metrics[name] = metrics.get(name, {}) | parts
+    path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

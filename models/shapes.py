@@ -259,6 +259,51 @@ def picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray
     return np.clip(canvas.image, 0, 255), canvas.visible_corners()
 
 
+def texture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """One clean picture of curved patches, grain or stripes, as ``picture``.
+
+    Nothing in it has a vertex; its corners are by definition the places where the smaller eigenvalue of the
+    structure tensor is largest within 4 pixels (Shi and Tomasi, 1994), and rules 3 and 4 hold.
+    """
+    width, height = size
+    image = np.zeros((height, width), np.float32)
+    cell, stretch = np.exp(rng.uniform(np.log(6), np.log(40))), np.exp(rng.uniform(-1.2, 1.2))
+    for octave in range(3):
+        size_here = max(2.0, cell / 2**octave)
+        noise = value_noise(rng, max(2, round(height * stretch)), width, size_here)
+        rows = np.minimum((np.arange(height) * stretch).astype(int), len(noise) - 1)
+        image += blur(noise[rows], size_here / 8) * rng.uniform(0.2, 1) / 2**octave
+    if rng.random() < 0.7:  # patches with sharp outlines
+        levels = rng.integers(2, 5)
+        step, part = np.divmod(image * levels, 1)
+        image = step + np.clip((part - 0.5) * 20, -0.5, 0.5)
+    image = (image - image.mean()) / max(float(np.abs(image - image.mean()).max()), 1e-6)
+    canvas = Canvas(np.clip(rng.uniform(90, 165) + rng.uniform(30, 110) * blur(image, 0.5), 0, 255))
+    response = smaller_eigenvalue(canvas.image)
+    canvas.corners = peaks(np.where(response < CONTRAST**2, 0, response), 4)
+    return canvas.image, canvas.visible_corners()
+
+
+def peaks(response: np.ndarray, radius: int) -> np.ndarray:
+    """Where ``response`` [H, W] is above 0 and the largest within ``radius`` pixels, float64[N, 2].
+
+    Refined by a parabola on each axis.
+    """
+    largest = response
+    for axis in (0, 1):
+        pad = [(radius, radius) if a == axis else (0, 0) for a in (0, 1)]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(largest, pad), 2 * radius + 1, axis)
+        largest = windows.max(axis=-1)
+    y, x = np.nonzero(((response == largest) & (response > 0))[1:-1, 1:-1])
+    y, x = y + 1, x + 1
+    refined = []
+    for before, here, after in ((response[y, x - 1], response[y, x], response[y, x + 1]),
+                                (response[y - 1, x], response[y, x], response[y + 1, x])):
+        bend = np.minimum(before - 2 * here + after, -1e-6)
+        refined.append(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
+    return np.stack([x + refined[0], y + refined[1]], axis=1).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Camera:
     """How a clean picture is seen: blur, uneven light, contrast, brightness; each shot has its own noise."""
@@ -292,13 +337,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clean", action="store_true", help="before blur, light and noise")
+    parser.add_argument("--textures", action="store_true")
     options = parser.parse_args()
     rng, zoom, size = np.random.default_rng(options.seed), 3, (128, 96)
     rows = []
     for _ in range(5):
         row = []
         for _ in range(6):
-            image, corners = picture(rng, size)
+            image, corners = (texture if options.textures else picture)(rng, size)
             seen = image if options.clean else Camera.draw(rng, size).shoot(rng, image)
             tile = Image.fromarray(seen.astype(np.uint8)).convert("RGB")
             tile = tile.resize((size[0] * zoom, size[1] * zoom), Image.Resampling.NEAREST)

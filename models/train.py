@@ -1,8 +1,8 @@
 """Train a corner network on synthetic shapes and export it: ``python -m models.train [SIZE] [--steps N]``.
 
 The network is a small MagicPoint (DeTone et al., "SuperPoint", 2018): grey picture -> convolutions with
-ReLU -> for every 8x8 cell the logits of its 64 pixels. SuperPoint's 65th logit ("no corner here") is fixed at 0
-and not computed: softmax only knows differences, so nothing is lost and an accumulator per cell is saved.
+ReLU -> for every 8x8 cell the logits of its 64 pixels. The paper's 65th logit ("no corner here") is fixed at
+0: softmax only knows differences, so nothing is lost and an accumulator per cell is saved.
 
 Loss, on pairs of frames of which half only differ by noise and half also by a small shift:
 
@@ -18,7 +18,6 @@ Needs torch (the ``train`` extra). One thread, seeds fixed.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +26,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from models.export import Layer, save_network
-from models.shapes import Camera, picture
+from models.export import Layer, record, save_network
+from models.shapes import Camera, picture, texture
 
 CELL = 8
 
@@ -124,10 +123,11 @@ def shifted(image: np.ndarray, by: np.ndarray) -> np.ndarray:
 class Feed:
     """Batches from a pool of clean pictures drawn once; flips, camera, noise and shifts are always new."""
 
-    def __init__(self, plan: Plan, pool: int, seed: int) -> None:
+    def __init__(self, plan: Plan, pool: int, textures: float, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.size = plan.size
-        drawn = [picture(self.rng, plan.size) for _ in range(pool)]
+        drawn = [(texture if self.rng.random() < textures else picture)(self.rng, plan.size)
+                 for _ in range(pool)]
         self.images = np.stack([np.rint(image).astype(np.uint8) for image, _ in drawn])
         self.corners = [corners for _, corners in drawn]
 
@@ -176,7 +176,7 @@ def train(plan: Plan, options: argparse.Namespace) -> tuple[Corners, dict]:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     started = time.process_time()
-    feed = Feed(plan, options.pool, options.seed)
+    feed = Feed(plan, options.pool, options.textures, options.seed)
     drawn = time.process_time() - started
     net = Corners(plan)
     optimiser = torch.optim.Adam(net.parameters(), lr=options.rate)
@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=8, help="how many of the batch get a second shot")
     parser.add_argument("--pool", type=int, default=24000, help="clean pictures drawn")
+    parser.add_argument("--textures", type=float, default=0.2, help="share of the pool that is texture")
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--still", type=float, default=0.3, help="weight of the stability term")
     parser.add_argument("--sparse", type=float, default=0.004, help="weight of the delta-sparsity term")
@@ -235,14 +236,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     plan = PLANS[options.plan]
-    net, record = train(plan, options)
+    net, run = train(plan, options)
     out = options.out or Path(__file__).parent / "corners" / f"corners_{options.plan}.onnx"
     save_network(out, layers_of(net), plan.size)
     command = f"python -m models.train {options.plan} " + " ".join(
-        f"--{name} {getattr(options, name)}" for name in ("steps", "batch", "pairs", "pool", "rate", "still",
-                                                          "sparse", "seed", "threads"))
-    record = {"command": command, "plan": asdict(plan), **record}
-    out.with_suffix(".training.json").write_text(json.dumps(record, indent=2) + "\n")
+        f"--{name} {value}" for name, value in vars(options).items() if name not in ("plan", "out"))
+    record(out.parent, out.stem, training={"command": command, "plan": asdict(plan), **run})
 
 
 if __name__ == "__main__":

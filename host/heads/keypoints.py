@@ -167,10 +167,9 @@ class Keypoints(Head):
         """Dots with trails; the trails of each colour are followed from one call to the next."""
         if colour not in self._trails:
             self._trails[colour] = Trails(reach=min(image.size) / 20, length=max(1, self.trail))
-        pen, width = ImageDraw.Draw(image), draw.stroke(image.size)
+        pen, width = ImageDraw.Draw(image, "RGBA"), draw.stroke(image.size)
         for trail in self._trails[colour].follow(np.array([(d.x, d.y) for d in detections])):
             for age, pair in enumerate(zip(trail[-2::-1], trail[:0:-1], strict=True)):
-                fade = 1 - age / self.trail
-                pen.line([*pair[0], *pair[1]], fill=tuple(round(c * fade) for c in colour), width=width)
+                pen.line([*pair[0], *pair[1]], fill=(*colour, round(255 * (1 - age / self.trail))), width=width)
         draw.points(image, np.array([(d.x, d.y) for d in detections]), colour)
         return image
