@@ -170,6 +170,7 @@ class Keypoints(Head):
         pen, width = ImageDraw.Draw(image, "RGBA"), draw.stroke(image.size)
         for trail in self._trails[colour].follow(np.array([(d.x, d.y) for d in detections])):
             for age, pair in enumerate(zip(trail[-2::-1], trail[:0:-1], strict=True)):
-                pen.line([*pair[0], *pair[1]], fill=(*colour, round(255 * (1 - age / self.trail))), width=width)
+                opacity = round(255 * (1 - age / self.trail))
+                pen.line([*pair[0], *pair[1]], fill=(*colour, opacity), width=width)
         draw.points(image, np.array([(d.x, d.y) for d in detections]), colour)
         return image
