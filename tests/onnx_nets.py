@@ -94,6 +94,7 @@ def reference(model: onnx.ModelProto, image: np.ndarray, everything: bool = Fals
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: image}), strict=True))
@@ -103,7 +104,7 @@ def close(ours: np.ndarray, theirs: np.ndarray, what: str, tolerance: float = TO
     """Assert equality up to a fraction of the largest value."""
     assert ours.shape == theirs.shape, f"{what}: {ours.shape} instead of {theirs.shape}"
     difference = np.abs(ours.astype(np.float64) - theirs).max(initial=0)
-    limit = tolerance * max(np.abs(theirs.astype(np.float64)).max(initial=0), 1e-6)
+    limit = tolerance * max(np.abs(theirs.astype(np.float64)).max(initial=0), 1e-2)
     assert difference <= limit, f"{what}: differs by {difference}, largest value {limit / tolerance}"
 
 

@@ -59,7 +59,7 @@ def pad(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Seque
         zero = 0 if view.code is None else view.code.zero_point
         if np.any(np.asarray(value) != zero):
             raise Unsupported(f"it pads with {np.asarray(value).item()}; only {zero} is possible here")
-        rest = [None if i == 1 else a for i, a in enumerate(rest)]
+        rest = [Const(np.zeros((), np.int64)) if i == 1 and a is not None else a for i, a in enumerate(rest)]
     return rearrange(context, node, [view, *rest])
 
 
