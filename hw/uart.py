@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import gcd
+from fractions import Fraction
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
@@ -10,8 +10,8 @@ from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 MINIMUM_RATIO = 6
-"""Clock cycles per bit that the receiver needs: it places a sample within one cycle of where it belongs, and half
-a bit less this one and the drift of ten bits must remain."""
+"""Clock cycles per bit that the receiver needs: a sample lies within one cycle of where it belongs, and half a
+bit less this cycle and the drift of ten bits must remain."""
 FRAME_BITS = 10
 """Start bit, eight data bits (lowest first), stop bit."""
 
@@ -20,8 +20,15 @@ class BaudError(ValueError):
     """The clock is too slow for the baud rate, or one of them is not positive."""
 
 
+def cycles_per_bit(clock_hz: int, baud: int) -> Fraction:
+    """Clock cycles of one bit. Raises BaudError."""
+    if baud < 1 or clock_hz < MINIMUM_RATIO * baud:
+        raise BaudError(f"baud is {baud}; a clock of {clock_hz} Hz allows 1..{clock_hz // MINIMUM_RATIO}")
+    return Fraction(clock_hz, baud)
+
+
 class Ticks(wiring.Component):
-    """One tick per bit at any ratio of clock and baud rate: exact on average, each tick late by less than a cycle.
+    """One tick per bit at any ratio of clock and baud rate; exact on average, each late by less than a cycle.
 
     Parameters
     ----------
@@ -36,10 +43,7 @@ class Ticks(wiring.Component):
     """
 
     def __init__(self, *, clock_hz: int, baud: int) -> None:
-        if baud < 1 or clock_hz < MINIMUM_RATIO * baud:
-            raise BaudError(f"baud is {baud}; a clock of {clock_hz} Hz allows 1..{clock_hz // MINIMUM_RATIO}")
-        common = gcd(clock_hz, baud)
-        self.step, self.bit = baud // common, clock_hz // common
+        self.bit, self.step = cycles_per_bit(clock_hz, baud).as_integer_ratio()
         super().__init__({"start": In(1), "half": In(1), "tick": Out(1)})
 
     def elaborate(self, platform):
@@ -64,8 +68,8 @@ class UartReceiver(wiring.Component):
     framing_error, overrun : Out
         strobes: a stop bit was low (its byte is dropped); a byte was lost.
 
-    Each bit is sampled once, in its middle; a start bit that is not low there is ignored. After a low stop bit
-    the line must be high again before the next start.
+    Each bit is sampled once, in its middle; a start bit that is not low there is ignored. After a low stop
+    bit the line must be high again before the next start.
     """
 
     def __init__(self, *, clock_hz: int, baud: int) -> None:
@@ -125,7 +129,8 @@ class UartTransmitter(wiring.Component):
         with m.If(ticks.tick & (left != 0)):
             m.d.sync += [Cat(self.tx, bits).eq(Cat(bits, Const(1, 1))), left.eq(left - 1)]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [Cat(self.tx, bits).eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))), left.eq(FRAME_BITS)]
+            m.d.sync += [Cat(self.tx, bits).eq(Cat(Const(0, 1), self.i.payload, Const(1, 1))),
+                         left.eq(FRAME_BITS)]
             m.d.comb += ticks.start.eq(left == 0)
         return m
 
