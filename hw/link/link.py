@@ -1,0 +1,136 @@
+"""The link: takes packets, has them executed, answers."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Mux, ResetInserter, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hw.config import AcceleratorConfig
+from hw.layouts import Layouts
+from hw.link.checksum import Checksum
+from hw.link.executor import Executor, RingSide
+from hw.link.packets import Command, LinkConfig, Status, identity
+from hw.link.receiver import Receiver
+from hw.link.transmitter import Transmitter
+
+
+class Link(wiring.Component):
+    """One packet at a time: receive, admit, execute, answer.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    link : LinkConfig
+
+    Members
+    -------
+    i, o : streams of bytes
+        from and to the host.
+    ring : Out, ``RingSide``
+    reset : Out
+        the ring forgets what it is doing.
+
+    Every packet that is intact, of the present session and next in sequence is executed exactly once;
+    docs/link.md says what happens with others. Bytes are not taken while a packet is executed. Latency from
+    the last byte of a packet to the first one of its answer: about 25 cycles and the work.
+
+    ::
+
+        i -> Receiver --> admission --> Executor <--> ring
+                 |            |            |
+              Checksum        v            |
+                 |       Transmitter <-----+
+        o <------+------------+
+    """
+
+    def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
+        self.config, self.link = config, link
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
+                          "ring": Out(RingSide(Layouts(config))), "reset": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.checksum = checksum = Checksum()
+        m.submodules.receiver = self.receiver = Receiver(self.link)
+        m.submodules.transmitter = self.transmitter = Transmitter()
+        self.executor = Executor(self.config, self.link)
+        m.submodules.executor = ResetInserter(self.reset)(self.executor)
+        connect(m, flipped(self.i), self.receiver.i)
+        connect(m, self.transmitter.o, flipped(self.o))
+        connect(m, self.receiver.checksum, checksum.receiver)
+        connect(m, self.transmitter.checksum, checksum.transmitter)
+        connect(m, self.receiver.o, self.executor.i)
+        connect(m, self.executor.ring, flipped(self.ring))
+        m.d.comb += self.executor.header.eq(self.receiver.header)
+        self._admit(m)
+        return m
+
+    def _admit(self, m: Module) -> None:
+        """Which packets are executed, and with what every one is answered."""
+        receiver, transmitter, executor = self.receiver, self.transmitter, self.executor
+        header, known = receiver.header, identity(self.config, self.link)
+        session, sequence, status = Signal(16), Signal(8), Signal(Status)
+        identify, executed = header.code == Command.IDENTIFY, Signal()
+        repeated = header.sequence == sequence
+        m.d.comb += [
+            transmitter.header.code.eq(status), transmitter.header.session.eq(session),
+            transmitter.header.sequence.eq(Mux(receiver.status == Status.OK, header.sequence, sequence)),
+            executor.again.eq(repeated),
+        ]
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [transmitter.header.length.eq(0), executed.eq(0), status.eq(receiver.status)]
+                with m.If(receiver.valid):
+                    m.next = "ADMIT"
+                    with m.If(receiver.status != Status.OK):
+                        m.next = "ANSWER"
+            with m.State("ADMIT"):
+                m.next = "ANSWER"
+                with m.If(identify):
+                    m.d.sync += transmitter.header.length.eq(len(known))
+                with m.Elif(header.code == Command.RESET):
+                    m.d.sync += [session.eq(header.session), sequence.eq(header.sequence)]
+                    m.d.comb += self.reset.eq(~repeated | (header.session != session))
+                with m.Elif((session == 0) | (header.session != session)):
+                    m.d.sync += status.eq(Status.SESSION)
+                with m.Elif(repeated & ~((header.code == Command.READ) | (header.code == Command.CHANGES))):
+                    m.d.sync += status.eq(executor.status)
+                    with m.If(executor.status == Status.BUSY):
+                        m.d.comb += [executor.start.eq(1), executor.resume.eq(1)]
+                        m.next = "EXECUTE"
+                with m.Elif(~repeated & (header.sequence != (sequence + 1)[:8])):
+                    m.d.sync += status.eq(Status.SEQUENCE)
+                with m.Else():
+                    m.d.comb += executor.start.eq(1)
+                    m.next = "EXECUTE"
+            with m.State("EXECUTE"):
+                with m.If(executor.done):
+                    m.d.sync += [status.eq(executor.status), transmitter.header.length.eq(executor.length),
+                                 sequence.eq(header.sequence), executed.eq(executor.length != 0)]
+                    m.next = "ANSWER"
+                    with m.If(executor.status == Status.STALLED):
+                        m.d.comb += self.reset.eq(1)
+                        m.d.sync += session.eq(0)
+            with m.State("ANSWER"):
+                m.d.comb += [transmitter.start.eq(1), executor.send.eq(executed)]
+                m.next = "ANSWERING"
+            with m.State("ANSWERING"):
+                with m.If(~transmitter.busy):
+                    m.d.comb += receiver.done.eq(1)
+                    m.next = "IDLE"
+        self._payload(m, known, executed)
+
+    def _payload(self, m: Module, known: bytes, executed: Signal) -> None:
+        """What an answer carries: the executor's bytes, or who we are."""
+        o, at = self.transmitter.i, Signal(range(len(known)))
+        with m.If(executed):
+            m.d.comb += [o.valid.eq(self.executor.o.valid), o.p.eq(self.executor.o.p),
+                         self.executor.o.ready.eq(o.ready)]
+        with m.Else():
+            constant = Const(int.from_bytes(known, "little"), 8 * len(known))
+            m.d.comb += [o.valid.eq(1), o.p.eq(constant.word_select(at, 8))]
+            with m.If(o.ready):
+                m.d.sync += at.eq(at + 1)
+        with m.If(self.receiver.done):
+            m.d.sync += at.eq(0)

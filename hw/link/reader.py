@@ -1,0 +1,120 @@
+"""The reader: words of the ring to bytes, all of them or those that changed."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.layouts import Layouts
+from hw.link.mirror import MirrorPort
+from hw.link.packets import MEMORY, LinkConfig
+from hw.link.words import WordPort
+from hw.readout import ANSWER, READ
+
+
+class Reader(wiring.Component):
+    """Reads words and sends their bytes, lowest first.
+
+    With ``compare`` every byte is compared with the mirror from ``mirror_base`` on. Only those that differ
+    are sent; after every eighth byte, and after the last one, follows a mask of which bit i tells whether
+    byte i of these was sent. So it is decoded from its end, and nothing has to be stored here until
+    its mask is known.
+
+    Members
+    -------
+    word : In, ``WordPort``
+        the words to read.
+    start, busy : In, Out
+        read them; ``busy`` from the next cycle until the last byte has been taken.
+    count : In
+        send nothing, change nothing, only count.
+    compare : In
+        send changes only, else all bytes.
+    update : In
+        the mirror keeps what was read.
+    mirror_base : In
+        where the mirror of these words begins.
+    sent : Out
+        bytes sent or counted since ``start``.
+    read, answer : streams to and from the ring
+    o : Out, stream of bytes
+    mirror : Out
+        the mirror, used while ``busy``.
+
+    One byte per cycle; a cycle more per chunk and per mask.
+    """
+
+    def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
+        self.config, self.link = config, link
+        super().__init__({
+            "word": In(WordPort(Layouts(config))), "start": In(1), "busy": Out(1),
+            "count": In(1), "compare": In(1), "update": In(1),
+            "mirror_base": In(MEMORY["mirror"].shape), "sent": Out(17), "read": Out(stream.Signature(READ)),
+            "answer": In(stream.Signature(ANSWER)), "o": Out(stream.Signature(8)),
+            "mirror": Out(MirrorPort(link))})
+
+    def elaborate(self, platform):
+        m = Module()
+        mirror, word, request = self.mirror, self.word, self.read.p
+        chunk, lane, left = Signal(32), Signal(2), Signal.like(word.word_bytes)
+        at, mask, known = Signal(mirror.address.shape()), Signal(8), Signal(3)
+        sending, go, send_mask = Signal(), Signal(), Signal()
+        byte = chunk[:8]
+        differs = (byte != mirror.data) | ~self.compare
+        m.d.comb += [
+            request.space.eq(word.space), request.unit.eq(word.unit), request.address.eq(word.address),
+            self.o.valid.eq(sending & ~self.count), self.o.p.eq(Mux(send_mask, mask, byte)),
+            go.eq(self.o.ready | self.count | ~sending),
+            mirror.address.eq(at), mirror.write_address.eq(at), mirror.write_data.eq(byte),
+        ]
+        with m.If(sending & go):
+            m.d.sync += self.sent.eq(self.sent + 1)
+        with m.FSM() as fsm:
+            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [self.sent.eq(0), at.eq(self.mirror_base), known.eq(0), mask.eq(0)]
+                    m.next = "WORD"
+            with m.State("WORD"):
+                m.d.comb += self.read.valid.eq(~word.done)
+                m.d.sync += left.eq(word.word_bytes)
+                with m.If(word.done):
+                    m.next = "LAST_MASK"
+                with m.Elif(self.read.ready):
+                    m.next = "CHUNK"
+            with m.State("CHUNK"):
+                m.d.comb += self.answer.ready.eq(1)
+                m.d.sync += [chunk.eq(self.answer.p.data), lane.eq(0)]
+                with m.If(self.answer.valid):
+                    m.next = "BYTES"
+            with m.State("BYTES"):
+                m.d.comb += [sending.eq(differs), mirror.write.eq(go & self.update & ~self.count)]
+                with m.If(go):
+                    # the mirror is read a byte ahead
+                    m.d.comb += mirror.address.eq(at + 1)
+                    m.d.sync += [chunk.eq(chunk >> 8), lane.eq(lane + 1), left.eq(left - 1), at.eq(at + 1),
+                                 mask.bit_select(known, 1).eq(differs), known.eq(known + 1)]
+                    with m.If(self.compare & (known == 7)):
+                        m.next = "MASK"
+                    with m.Elif(left == 1):
+                        m.d.comb += word.next.eq(1)
+                        m.next = "WORD"
+                    with m.Elif(lane == 3):
+                        m.next = "CHUNK"
+            with m.State("MASK"):
+                m.d.comb += [sending.eq(1), send_mask.eq(1)]
+                with m.If(go):
+                    m.d.sync += mask.eq(0)
+                    m.next = "BYTES"
+                    with m.If(left == 0):
+                        m.d.comb += word.next.eq(1)
+                        m.next = "WORD"
+                    with m.Elif(lane == 0):
+                        m.next = "CHUNK"
+            with m.State("LAST_MASK"):
+                m.d.comb += [sending.eq(self.compare & (known != 0)), send_mask.eq(1)]
+                with m.If(go):
+                    m.next = "IDLE"
+        return m

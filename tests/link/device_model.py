@@ -1,0 +1,269 @@
+"""The device's end of the link in Python: the reference for the RTL, and a fake device for the driver.
+
+Written from docs/link.md; it uses the packet layouts but no code of the RTL.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from hw.config import AcceleratorConfig
+from hw.layouts import Layouts, Space
+from hw.link.packets import (
+    ANSWER,
+    FIELDS,
+    FRAME,
+    HEADER,
+    INPUT,
+    MEMORY,
+    REQUEST,
+    RUN,
+    Command,
+    LinkConfig,
+    Status,
+    identity,
+    packet,
+    unpack,
+)
+from hw.link.words import read_bytes, written_bytes
+
+
+class RingModel:
+    """What the link does to a ring, in order; reads give bytes that change a little from run to run.
+
+    A run from step 0 takes a frame; any other run takes none. ``never_done`` runs for ever.
+    """
+
+    def __init__(self, config: AcceleratorConfig, seed: int = 0, never_done: bool = False) -> None:
+        self.config, self.layouts, self.never_done = config, Layouts(config), never_done
+        self.effects: list[tuple] = []
+        self.runs = 0
+        self.taking = False
+        self.idle = True
+        self._data: dict[tuple, bytes] = {}
+        self._seed = seed
+
+    def load(self, space: int, unit: int, address: int, word: bytes) -> None:
+        chunks = [int.from_bytes(word[i:i + 4], "little") for i in range(0, len(word), 4)]
+        for i, data in enumerate(chunks):
+            self.effects.append(("load", space, unit, address, data, int(i == len(chunks) - 1)))
+
+    def run(self, first: int, count: int, refresh: int) -> None:
+        self.effects.append(("run", first, count, refresh))
+        self.runs += 1
+        self.taking = first == 0 and count > 0
+        self.idle = count == 0 or (not self.taking and not self.never_done)
+
+    def frame(self, deltas: tuple[int, ...], y: int, x: int, group: int, last: int) -> None:
+        self.effects.append(("frame", deltas, y, x, group, last))
+        if last:
+            self.taking, self.idle = False, not self.never_done
+
+    def reset(self) -> None:
+        self.effects.append(("reset",))
+        self.taking, self.idle = False, True
+
+    def read(self, space: int, unit: int, address: int) -> bytes:
+        size = read_bytes(self.layouts, Space(space))
+        word = np.zeros(size, np.uint8)
+        for run in range(self.runs + 1):
+            rng = np.random.default_rng([self._seed, space, unit, address, run])
+            changed = rng.random(size) < (0.3 if run else 1)
+            word = np.where(changed, rng.integers(0, 256, size), word).astype(np.uint8)
+        return word.tobytes()
+
+
+class DeviceModel:
+    """Bytes in, bytes out. ``send`` is called with each answer."""
+
+    def __init__(self, config: AcceleratorConfig, link: LinkConfig, ring: RingModel,
+                 send: Callable[[bytes], None]) -> None:
+        self.config, self.link, self.ring, self.send = config, link, ring, send
+        self.layouts = Layouts(config)
+        self.session = self.sequence = 0
+        self.outcome = Status.OK
+        self.mirror = bytearray(link.mirror_bytes)
+        self.zeros = bytearray(link.input_channels)
+        self.width = self.channels = 0
+        self._bytes = bytearray()
+        self._deaf = False
+
+    def feed(self, data: bytes) -> None:
+        """Bytes without a pause between them."""
+        if not self._deaf:
+            self._bytes += data
+            while not self._deaf and self._packet():
+                pass
+
+    def silence(self) -> None:
+        """A pause longer than the timeout."""
+        if self._deaf:
+            self._deaf = False
+            self._answer(self._damage)
+        elif len(self._bytes) >= 2:
+            self._answer(Status.TRUNCATED)
+            self._bytes.clear()
+
+    def _packet(self) -> bool:
+        data, size = self._bytes, HEADER.size // 8
+        start = data.find(REQUEST.to_bytes(2, "little"))
+        keep = data[-1:] == bytes([REQUEST & 0xFF])
+        del data[:start if start >= 0 else len(data) - keep]
+        if len(data) < 2 + size + 4:
+            return False
+        head = bytes(data[2:2 + size])
+        fields = unpack(HEADER, head)
+        if data[2 + size:6 + size] != zlib.crc32(head).to_bytes(4, "little"):
+            return self._damaged(Status.DAMAGED)
+        if fields["length"] > self.link.buffer_bytes:
+            return self._damaged(Status.TOO_LONG)
+        end = 6 + size
+        payload = b""
+        if fields["length"]:
+            end += fields["length"] + 4
+            if len(data) < end:
+                return False
+            payload = bytes(data[6 + size:end - 4])
+            if data[end - 4:end] != zlib.crc32(payload).to_bytes(4, "little"):
+                return self._damaged(Status.DAMAGED)
+        del data[:end]
+        self._admit(fields, payload)
+        return bool(data)
+
+    def _damaged(self, status: Status) -> bool:
+        self._damage, self._deaf = status, True
+        self._bytes.clear()
+        return False
+
+    def _answer(self, code: Status, payload: bytes = b"", sequence: int | None = None) -> None:
+        self.send(packet(ANSWER, payload, code=code, session=self.session,
+                         sequence=self.sequence if sequence is None else sequence))
+
+    def _admit(self, header: dict[str, int], payload: bytes) -> None:
+        code, sequence = header["code"], header["sequence"]
+        repeated = sequence == self.sequence
+        if code == Command.IDENTIFY:
+            return self._answer(Status.OK, identity(self.config, self.link), sequence)
+        if code == Command.RESET:
+            if not repeated or header["session"] != self.session:
+                self._reset()
+            self.session, self.sequence = header["session"], sequence
+            return self._answer(Status.OK, sequence=sequence)
+        if self.session == 0 or header["session"] != self.session:
+            return self._answer(Status.SESSION, sequence=sequence)
+        if repeated and code not in (Command.READ, Command.CHANGES):
+            if self.outcome == Status.BUSY:
+                self.outcome = Status.OK if self.ring.idle else Status.BUSY
+            return self._answer(self.outcome, sequence=sequence)
+        if not repeated and sequence != (self.sequence + 1) % 256:
+            return self._answer(Status.SEQUENCE, sequence=sequence)
+        answer = b""
+        self.outcome, answer = self._execute(code, payload, repeated)
+        self.sequence = sequence
+        status = self.outcome
+        if status == Status.STALLED:
+            self._reset()
+            self.session = 0
+        return self._answer(status, answer, sequence)
+
+    def _reset(self) -> None:
+        self.ring.reset()
+        self.outcome = Status.OK
+        self.width = self.channels = 0
+
+    def _execute(self, code: int, payload: bytes, repeated: bool) -> tuple[Status, bytes]:
+        layout = FIELDS.get(code)
+        if layout is None:
+            return Status.UNKNOWN, b""
+        size = layout.size // 8
+        if len(payload) < size:
+            return Status.MALFORMED, b""
+        fields, rest = unpack(layout, payload[:size]), payload[size:]
+        if code in (Command.RUN, Command.FRAME):
+            part = unpack(FRAME, payload[size - FRAME.size // 8:size])
+            if not part["changes"] and part["elements"] != len(rest):
+                return Status.MALFORMED, b""
+            if part["elements"] and not self.channels:
+                return Status.MALFORMED, b""
+        if code == Command.FRAME:
+            return self._frame(part, rest), b""
+        if not self.ring.idle:
+            return Status.RUNNING, b""
+        if code == Command.RUN:
+            fields = unpack(RUN, payload[:size])
+            self.ring.run(fields["first"], fields["count"], fields["refresh"] & 1)
+            self.at = 0
+            return self._frame(part, rest), b""
+        if code == Command.INPUT:
+            return self._input(unpack(INPUT, payload[:size]), rest), b""
+        return self._words(Command(code), unpack(MEMORY, payload[:size]), rest, repeated)
+
+    def _input(self, fields: dict[str, int], rest: bytes) -> Status:
+        channels = fields["channels"]
+        if not 0 < channels <= self.link.input_channels or len(rest) != channels:
+            return Status.MALFORMED
+        self.width, self.channels = fields["width"], channels
+        self.zeros[:channels] = rest
+        return Status.OK
+
+    def _frame(self, part: dict[str, int], rest: bytes) -> Status:
+        """The elements of a packet, one word per S channels of a pixel."""
+        at, position, s = 0, self.at, self.config.sweep
+        for i in range(part["elements"]):
+            if part["changes"] and i % 8 == 0:
+                if at == len(rest):
+                    return Status.STALLED
+                mask, at = rest[at], at + 1
+            channel, pixel = position % self.channels, position // self.channels
+            old = self.mirror[position % len(self.mirror)]
+            new = old
+            if not part["changes"] or mask >> i % 8 & 1:
+                if at == len(rest):
+                    return Status.STALLED
+                new, at = rest[at], at + 1
+            self.mirror[position % len(self.mirror)] = new
+            delta = new - (self.zeros[channel] if part["values"] else old)
+            if channel % s == 0:
+                self._word = [0] * s
+            self._word[channel % s] = delta if abs(delta) >= part["threshold"] else 0
+            position += 1
+            last = i == part["elements"] - 1 and not part["more"]
+            if channel % s == s - 1 or channel == self.channels - 1 or last:
+                if not self.ring.taking:
+                    return Status.STALLED
+                self.ring.frame(tuple(self._word), pixel // self.width, pixel % self.width, channel // s,
+                                int(last))
+        self.at = position
+        if at != len(rest):
+            return Status.STALLED
+        return Status.OK if part["more"] or self.ring.idle else Status.BUSY
+
+    def _words(self, code: Command, fields: dict[str, int], rest: bytes,
+               repeated: bool) -> tuple[Status, bytes]:
+        space = fields["space"]
+        sizes = written_bytes if code == Command.LOAD else read_bytes
+        size = sizes(self.layouts, Space(space)) if space in list(Space) else 0
+        words = [((fields["unit"] + u) % 256, (fields["address"] + a) % (1 << 24))
+                 for u in range(fields["units"]) for a in range(fields["words"])]
+        total = size * len(words)
+        if not 0 < total < 1 << 16 or (code == Command.LOAD and total != len(rest)):
+            return Status.MALFORMED, b""
+        if code == Command.LOAD:
+            for i, (unit, address) in enumerate(words):
+                self.ring.load(space, unit, address, rest[i * size:(i + 1) * size])
+            return Status.OK, b""
+        data = b"".join(self.ring.read(space, unit, address) for unit, address in words)
+        if code == Command.READ:
+            return Status.OK, data
+        where = [(fields["mirror"] + i) % len(self.mirror) for i in range(total)]
+        packed = bytearray()
+        for i in range(0, total, 8):
+            changed = [data[j] != self.mirror[where[j]] for j in range(i, min(i + 8, total))]
+            packed += bytes(data[i + j] for j, c in enumerate(changed) if c)
+            packed.append(sum(c << j for j, c in enumerate(changed)))
+        for i, byte in zip(where, data, strict=True):
+            self.mirror[i] = byte
+        return Status.OK, data if repeated or len(packed) >= total else bytes(packed)
