@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from models.plans import Needs
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -77,20 +79,6 @@ def record(folder: Path, name: str, **parts: dict) -> None:
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     metrics[name] = metrics.get(name, {}) | parts
     path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a network of convolutions needs on the accelerator.
-
-    Accumulators (sum of C*H*W over the projections), activation codes (the same over the tensors, input
-    included), weights (without copies), and MACs of one frame with nothing skipped (padding counted).
-    """
-
-    accumulators: int
-    codes: int
-    weights: int
-    macs: int
 
 
 def needs_of(path: Path) -> Needs:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +27,10 @@ import torch
 from torch.nn import functional as F
 
 from models.export import Layer, record, save_network
+from models.plans import PLANS, Plan
 from models.shapes import Camera, picture, texture
 
 CELL = 8
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A network: input ``size`` (width, height); (channels out, kernel, stride) of each layer, head last."""
-
-    size: tuple[int, int]
-    layers: tuple[tuple[int, int, int], ...]
-
-
-PLANS = {
-    "35t": Plan((128, 96), ((16, 8, 4), (32, 6, 2), (64, 3, 1))),
-    "100t": Plan((176, 144), ((16, 8, 4), (48, 6, 2), (48, 3, 1), (64, 3, 1))),
-}
 
 
 class Corners(torch.nn.Module):
@@ -53,7 +40,7 @@ class Corners(torch.nn.Module):
         super().__init__()
         channels, self.convolutions = 1, torch.nn.ModuleList()
         for out, kernel, stride in plan.layers:
-            conv = torch.nn.Conv2d(channels, out, kernel, stride, padding=(kernel - stride + 1) // 2)
+            conv = torch.nn.Conv2d(channels, out, kernel, stride, padding=Plan.pad(kernel, stride))
             torch.nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             torch.nn.init.zeros_(conv.bias)
             self.convolutions.append(conv)

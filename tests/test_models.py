@@ -8,12 +8,14 @@ import tomllib
 import av
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from models import default_clip, default_network
 from models.evaluate import average_precision, network_detector, picture_size, repeatability, synthetic
 from models.export import Layer, needs_of, save_network
-from models.raster import blur, contains, coverage, fill, project, rotation, warp
+from models.plans import PLANS
+from models.raster import blur, contains, coverage, ellipse, fill, project, rotation, warp
 from models.scene import MOTIONS, frames
 from models.shapes import Camera, Canvas, merge, peaks, picture, smaller_eigenvalue, texture
 
@@ -132,8 +134,6 @@ def test_corners_of_a_square_and_of_what_hides_it():
 
 
 def test_a_round_outline_has_no_corner_and_an_invisible_one_neither():
-    from models.raster import ellipse
-
     canvas = Canvas(np.full((96, 128), 50, np.float32))
     canvas.paint([(ellipse(np.array([60.0, 50.0]), (30, 20), 0.4, 40), 220.0)])
     canvas.paint([(BOX * 10 + [3, 3], 51.0)])
@@ -163,8 +163,6 @@ def test_export_computes_the_convolutions(tmp_path):
     layers = [Layer(first, bias, 8, 0, True), Layer(second, np.zeros(64, np.float32), 1, 0, False)]
     path = tmp_path / "net.onnx"
     save_network(path, layers, (16, 8))
-    import onnxruntime
-
     image = rng.normal(size=(1, 1, 8, 16)).astype(np.float32)
     result = onnxruntime.InferenceSession(str(path)).run(None, {"image": image})[0]
     for cell in range(2):
@@ -180,12 +178,18 @@ def network():
     return network_detector(default_network())
 
 
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_fits_its_board(name):
+    assert PLANS[name].needs.fit(PLANS[name].board)
+
+
 def test_network_fits_the_arty_a7_35t():
     """8 PEs of 4 lanes: 32768 accumulators, 32768 codes, 49152 weights (docs/architecture.md)."""
     needs = needs_of(default_network())
     assert needs.accumulators <= 32768
     assert needs.codes <= 32768
     assert needs.weights <= 49152
+    assert needs == PLANS["35t"].needs
     assert default_network().stat().st_size < 1_000_000
 
 
