@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -335,6 +336,23 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tiny_onnx, tiny_clip):
     monkeypatch.setattr("host.session.Session.infer", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["infer", str(tiny_clip), "--model", str(tiny_onnx)])
+
+
+def test_a_full_disk_is_one_line(here, capsys, monkeypatch, tiny_onnx, tiny_clip):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("host.output.JsonLines.write", full)
+    assert main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 2
+    assert capsys.readouterr().err == "rrm-fpga: the results: No space left on device\n"
+    assert os.listdir(here) == []
+
+
+def test_shell_completion_knows_the_options():
+    done = subprocess.run(command(), cwd=ROOT, capture_output=True, text=True, check=True, env={
+        **environment(), "_RRM_FPGA_COMPLETE": "complete_bash", "COMP_WORDS": "rrm-fpga infer --sav",
+        "COMP_CWORD": "2"})
+    assert done.stdout.split() == ["--save-outputs"]
 
 
 # ------------------------------------------------------------------------------------------------ interrupted

@@ -17,6 +17,7 @@ from host.session import Session, needs_calibration, open_model, quantised
 from host.sidecar import Sidecar
 from sim.golden import GoldenModel
 from sim.graph import Graph
+from tests.conftest import ROOT
 from tests.random_graphs import Limits, random_clip, random_graph
 
 SEEDS = range(6)
@@ -213,6 +214,16 @@ def test_a_compiled_file_gives_the_same_integers(tmp_path, tiny_onnx, tiny_frame
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
     assert not needs_calibration(load(tmp_path / "n.rrm"))
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys, tiny_onnx, tiny_frames):
+    (tmp_path / "net.onnx").write_bytes(tiny_onnx.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    example = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    exec(compile(example, "README.md", "exec"), {"frames": tiny_frames})
+    density = [float(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(density) == len(tiny_frames)
+    assert max(density[1:]) < density[0] <= 1
 
 
 def test_a_sidecar_beside_the_network_counts(tmp_path, tiny_onnx, tiny_frames):

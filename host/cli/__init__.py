@@ -6,6 +6,7 @@ exit code 130. Anything else is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -70,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        message = f"{error.filename or 'the results'}: {error.strerror}"
     else:
         return code or 0
     print(f"rrm-fpga: {message}", file=sys.stderr)

@@ -212,7 +212,9 @@ class _StopAfterFrame:
         self.asked = False
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGINT, self._ask)
+        self._previous = signal.getsignal(signal.SIGINT)
+        if self._previous is not signal.SIG_IGN:  # a shell's background job ignores it on purpose
+            signal.signal(signal.SIGINT, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
