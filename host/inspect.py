@@ -164,7 +164,8 @@ def summarise(network: Network) -> Summary:
         for p in graph.projections.values())
     image = network.input
     return Summary(network.name, image.name, image.shape, image.dtype, graph.quantised,
-                   graph.accumulator_bits, tensors, projections, tuple(_edge_row(graph, e) for e in graph.edges), network.outputs,
+                   graph.accumulator_bits, tensors, projections,
+                   tuple(_edge_row(graph, e) for e in graph.edges), network.outputs,
                    tuple((o.name, o.shape) for o in graph.outputs), tuple(host_operators(network)))
 
 

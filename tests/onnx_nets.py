@@ -1,4 +1,4 @@
-"""Small ONNX networks for the importer's tests, written node by node, and their comparison with onnxruntime."""
+"""Small ONNX networks for the importer's tests, written node by node, and compared with onnxruntime."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TOLERANCE = 1e-4
 class Net:
     """An ONNX network under construction; ``x`` is its image input.
 
-    ``add`` appends a node and returns the name of its output (or a list of ``outputs`` names); an array among the
-    inputs becomes an initialiser, None an absent input.
+    ``add`` appends a node and returns the name of its output (or a list of ``outputs`` names); an array among
+    the inputs becomes an initialiser, None an absent input.
     """
 
     def __init__(self, *shape: int, opset: int = 17, dtype: type = np.float32, seed: int = 0) -> None:
@@ -41,8 +41,8 @@ class Net:
         self.constants.append(numpy_helper.from_array(array.astype(kind), name))
         return name
 
-    def add(self, op: str, *inputs: str | np.ndarray | None, outputs: int = 1, name: str = "", domain: str = "",
-            **attributes) -> str | list[str]:
+    def add(self, op: str, *inputs: str | np.ndarray | None, outputs: int = 1, name: str = "",
+            domain: str = "", **attributes) -> str | list[str]:
         """Append a node."""
         names = ["" if i is None else i if isinstance(i, str) else self.const(i) for i in inputs]
         made = [f"{op.lower()}{next(self._numbers)}" for _ in range(outputs)]
@@ -58,12 +58,14 @@ class Net:
         """A convolution with random weights, padded to keep the image size unless told otherwise."""
         pads = {} if {"pads", "auto_pad"} & attributes.keys() else {"pads": [kernel // 2] * 4}
         inputs = [value, self.normal(rows, channels // groups, kernel, kernel)]
-        return self.add("Conv", *inputs, *([self.normal(rows)] if bias else []), group=groups, **pads, **attributes)
+        inputs += [self.normal(rows)] if bias else []
+        return self.add("Conv", *inputs, group=groups, **pads, **attributes)
 
     def model(self, *outputs: str, kinds: dict[str, int] | None = None) -> onnx.ModelProto:
         """The finished model; output types are float unless ``kinds`` says otherwise."""
         image = helper.make_tensor_value_info(self.x, helper.np_dtype_to_tensor_dtype(self.dtype), self.shape)
-        made = [helper.make_tensor_value_info(o, (kinds or {}).get(o, TensorProto.FLOAT), None) for o in outputs]
+        kinds = kinds or {}
+        made = [helper.make_tensor_value_info(o, kinds.get(o, TensorProto.FLOAT), None) for o in outputs]
         graph = helper.make_graph(self.nodes, "net", [image], made, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
         model.ir_version = 8
@@ -95,7 +97,8 @@ def reference(model: onnx.ModelProto, image: np.ndarray, everything: bool = Fals
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                           providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: image}), strict=True))
 
@@ -110,7 +113,7 @@ def close(ours: np.ndarray, theirs: np.ndarray, what: str, tolerance: float = TO
 
 def compare(model: onnx.ModelProto, network: Network, image: np.ndarray, tolerance: float = TOLERANCE,
             everything: bool = True) -> dict[str, np.ndarray]:
-    """Hold the imported network in float64 against onnxruntime: outputs, and tensors that are whole ONNX values."""
+    """Hold the imported network in float64 against onnxruntime: outputs, and tensors that are ONNX values."""
     theirs = reference(model, image, everything)
     values = FloatModel(network.graph, np.float64).run(network.input.to_real(image))
     ours = network.finish(read_outputs(network.graph, values))

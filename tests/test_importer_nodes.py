@@ -133,7 +133,8 @@ def test_residual_shapes(tmp_path):
     network = agree(net, tmp_path, net.conv(c, 2, 4))
     nodes = {n.target: n for n in network.graph.nodes}
     assert len(nodes) == 3
-    assert len(nodes[b].operands) == 1 and len(network.graph.edges_into(nodes[b].operands[0].source)) == 2
+    assert len(nodes[b].operands) == 1
+    assert len(network.graph.edges_into(nodes[b].operands[0].source)) == 2
     assert {op.source in network.graph.tensors for op in nodes[c].operands} == {True, False}
 
 
@@ -150,8 +151,7 @@ def test_double_and_sum_of_three(tmp_path):
     a = net.add("Relu", net.conv(net.x, 4, 3))
     b = net.add("Add", a, a)
     c = net.add("Sum", net.conv(b, 4, 4), a, b)
-    d = net.add("Sub", c, net.add("Sigmoid", a)) if False else net.add("Sub", c, a)
-    agree(net, tmp_path, net.conv(d, 2, 4))
+    agree(net, tmp_path, net.conv(net.add("Sub", c, a), 2, 4))
 
 
 def test_sum_of_pieces_that_do_not_align(tmp_path):
@@ -186,7 +186,7 @@ def test_repeated_operators_are_one_tensor(tmp_path):
 
 
 def test_pool_in_the_graph_s_order(tmp_path):
-    """A negative slope does not commute with max-pooling; a positive one does and needs no tensor of its own."""
+    """A negative slope does not commute with max-pooling; a positive one does, with no tensor of its own."""
     for slope, tensors in ((0.3, 2), (-0.3, 3)):
         net = Net(1, 3, 7, 7)
         y = net.add("MaxPool", net.conv(net.x, 4, 3), kernel_shape=[2, 2], strides=[2, 2])
@@ -212,7 +212,8 @@ def test_input_by_space_to_depth(tmp_path):
     parts = [net.add("Slice", net.x, np.array([y, x]), np.array([9, 9]), np.array([2, 3]), np.array([2, 2]))
              for x in (0, 1) for y in (0, 1)]
     network = agree(net, tmp_path, net.conv(net.add("Concat", *parts, axis=1), 4, 12))
-    assert sizes(network) == (1, 1, 1) and network.graph.tensors[network.graph.input].shape == (12, 4, 4)
+    assert sizes(network) == (1, 1, 1)
+    assert network.graph.tensors[network.graph.input].shape == (12, 4, 4)
 
 
 @pytest.mark.parametrize("inner", [False, True])
@@ -289,7 +290,8 @@ def test_outputs_are_views_of_projections(tmp_path):
     y = net.conv(net.x, 4, 3)
     a = net.add("Reshape", net.add("Transpose", y, perm=[0, 2, 3, 1]), np.array([1, 20, 4]))
     network = agree(net, tmp_path, a, net.add("Concat", a, a, axis=2))
-    assert network.tail is None and sizes(network) == (1, 1, 1)
+    assert network.tail is None
+    assert sizes(network) == (1, 1, 1)
 
 
 def test_tail_is_cut_off(tmp_path):

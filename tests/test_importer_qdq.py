@@ -1,4 +1,4 @@
-"""Networks in QuantizeLinear/DequantizeLinear form: their own scales, exact integer weights, same codes out."""
+"""Networks in QuantizeLinear/DequantizeLinear form: own scales, exact integer weights, the same codes out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.onnx_nets import Net, compare, reference, save
 
 
 def odd(scale: float) -> np.float32:
-    """Nearly this scale, but in no simple ratio to others: exact rounding ties would be decided by float32 noise."""
+    """Nearly this scale, but in no simple ratio to others: float32 noise would decide exact rounding ties."""
     return np.float32(scale * (1 + 0.01 * np.sin(1e4 * scale)))
 
 
@@ -47,10 +47,11 @@ class QdqNet(Net):
         scales = self.rng.uniform(0.004, 0.02, shape[axis]).astype(np.float32)
         return self.add("DequantizeLinear", codes, scales, np.full(shape[axis], zero, np.int8), axis=axis)
 
-    def qconv(self, value: str, rows: int, channels: int, kernel: int = 3, axis: int | None = 0, **attributes) -> str:
+    def qconv(self, value: str, rows: int, channels: int, kernel: int = 3, axis: int | None = 0,
+              **attributes) -> str:
         """A convolution with dequantised weights."""
-        return self.add("Conv", value, self.weight(rows, channels, kernel, kernel, axis=axis), self.normal(rows),
-                        pads=[kernel // 2] * 4, **attributes)
+        weight = self.weight(rows, channels, kernel, kernel, axis=axis)
+        return self.add("Conv", value, weight, self.normal(rows), pads=[kernel // 2] * 4, **attributes)
 
 
 def run_coded(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,7 +65,8 @@ def run_coded(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
         if node is None:
             value = rounded(image, tensor.code)
         else:
-            total = sum(rounded(values[op.source] + op.bias[:, None, None], op.branch) for op in node.operands)
+            total = sum(rounded(values[op.source] + op.bias[:, None, None], op.branch)
+                        for op in node.operands)
             total = np.where(total < 0, total * node.slope[:, None, None], total)
             value = total if node.clip == (None, None) else np.clip(total, *node.clip)
             value = value if node.pool is None else max_pool(value, node.pool, tensor.shape)
@@ -76,8 +78,9 @@ def run_coded(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
     return values
 
 
-def check(net: Net, folder, *outputs: str, kinds: dict[str, int] | None = None, steps: float = 0.0) -> Network:
-    """Import and hold every tensor with codes, and the outputs, against onnxruntime (``steps`` codes allowed)."""
+def check(net: Net, folder, *outputs: str, kinds: dict[str, int] | None = None,
+          steps: float = 0.0) -> Network:
+    """Import and hold every tensor with codes, and the outputs, against onnxruntime, to ``steps`` codes."""
     model = net.model(*outputs, kinds=kinds)
     network = import_onnx(save(model, folder))
     image = net.image()
@@ -91,16 +94,19 @@ def check_codes(model: onnx.ModelProto, network: Network, image: np.ndarray, ste
     theirs = reference(model, image, everything=True)
     values = run_coded(network.graph, network.input.to_real(image))
     for tensor in network.graph.tensors.values():
-        if tensor.code is None or tensor.name not in theirs or theirs[tensor.name].size != values[tensor.name].size:
+        q = theirs.get(tensor.name)
+        if tensor.code is None or q is None or q.size != values[tensor.name].size:
             continue
         ours = tensor.code.encode(values[tensor.name]) + tensor.code.zero_point
-        q = theirs[tensor.name].astype(int)
+        q = q.astype(int)
         q = q.transpose(0, 3, 1, 2) if q.ndim == 4 and q.shape[1:] != tensor.shape else q
         differ = np.abs(ours.ravel() - q.ravel())
-        assert (differ > steps).mean() <= 1e-3 and differ.max() <= 1 + steps, tensor.name
+        assert (differ > steps).mean() <= 1e-3, tensor.name
+        assert differ.max() <= 1 + steps, tensor.name
     ours = network.finish(read_outputs(network.graph, values))
     for name, shape in network.outputs:
-        assert ours[name].dtype == theirs[name].dtype and ours[name].shape == shape
+        assert ours[name].dtype == theirs[name].dtype
+        assert ours[name].shape == shape
         if theirs[name].dtype == np.float32:
             limit = 1e-4 if steps == 0 else 0.05
             assert np.abs(ours[name] - theirs[name]).max() <= limit * np.abs(theirs[name]).max()
@@ -113,7 +119,8 @@ def exact_weights(network: Network) -> None:
     graph = network.graph
     for edge in graph.edges:
         scale, code = graph.projections[edge.target].scale, graph.tensors[edge.source].code
-        assert scale is not None and code is not None, edge.target
+        assert scale is not None, edge.target
+        assert code is not None, edge.source
         whole = edge.weight * code.scale / scale[edge.rows][:, :, None, None]
         assert np.abs(whole - np.rint(whole)).max() < 1e-6
         assert np.abs(whole).max() < 2**15
@@ -125,13 +132,15 @@ def test_layers(tmp_path, dtype, zero, axis):
     net = QdqNet(1, 3, 8, 8)
     y = net.qdq(net.x, 0.02, zero, dtype)
     y = net.qdq(net.add("Relu", net.qconv(y, 4, 3, axis=axis, strides=[2, 2])), 0.05, zero, dtype)
-    y = net.qdq(net.add("Clip", net.qconv(y, 6, 4, axis=axis), np.float32(0), np.float32(6)), 0.04, zero, dtype)
+    y = net.add("Clip", net.qconv(y, 6, 4, axis=axis), np.float32(0), np.float32(6))
+    y = net.qdq(y, 0.04, zero, dtype)
     y = net.qdq(net.add("GlobalAveragePool", y), 0.02, zero, dtype)
     y = net.add("MatMul", net.add("Flatten", y), net.weight(6, 5, axis=None if axis is None else 1))
     y = net.qdq(net.add("Add", y, net.normal(5)), 0.03, 0, np.int8)
     network = check(net, tmp_path, net.add("Softmax", y))
     graph = network.graph
-    assert len(graph.tensors) == 5 and all(t.code is not None for t in graph.tensors.values())
+    assert len(graph.tensors) == 5
+    assert all(t.code is not None for t in graph.tensors.values())
     assert graph.tensors[graph.input].code.zero_point == zero
 
 
@@ -142,7 +151,8 @@ def test_gemm_and_transposed_layers(tmp_path):
     for mode, scale in (("nearest", 0.03), ("linear", 0.025)):
         y = net.qdq(net.add("Resize", y, None, np.array([1, 1, 2, 2], np.float32), mode=mode), scale, -7)
     y = net.qdq(net.add("AveragePool", y, kernel_shape=[2, 2], strides=[2, 2]), 0.02, 0)
-    y = net.add("Gemm", net.add("Flatten", y), net.weight(4, 4 * 22 * 22, axis=0), net.normal(4), transB=1, alpha=0.5)
+    weight = net.weight(4, 4 * 22 * 22, axis=0)
+    y = net.add("Gemm", net.add("Flatten", y), weight, net.normal(4), transB=1, alpha=0.5)
     check(net, tmp_path, net.qdq(y, 0.1, 1))
 
 
@@ -299,7 +309,8 @@ def test_shared_networks(stem):
     theirs = session.run(None, {network.input.name: image})[0]
     values = run_coded(network.graph, network.input.to_real(image))
     ours = network.finish(read_outputs(network.graph, values))[network.outputs[0][0]]
-    assert ours.dtype == theirs.dtype and np.abs(ours.astype(int) - theirs.astype(int)).max() <= 4
+    assert ours.dtype == theirs.dtype
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 4
 
 
 def test_float_model_of_a_quantised_network(tmp_path):

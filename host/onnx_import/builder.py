@@ -94,7 +94,7 @@ class Builder:
         return self._emitted[linear]
 
     def scale(self, linear: Linear) -> np.ndarray | None:
-        """Real value of one unit of the projection per channel where the network itself fixes it, else None."""
+        """Real value of one unit of the projection per channel where the network fixes it, else None."""
         codes = [self.tensors[e.source].code for e in linear.edges]
         if linear.step is None or any(c is None or c.scale != codes[0].scale for c in codes):
             return None
@@ -123,7 +123,8 @@ class Builder:
                     step: np.ndarray | None = None) -> Unit:
         """A layer in the form of an ONNX Conv.
 
-        ``index`` [C, H, W] arranges the view's elements; ``weight`` [Co, C / groups, kh, kw]; ``size`` is (OH, OW).
+        ``index`` [C, H, W] arranges the view's elements; ``weight`` is [Co, C / groups, kh, kw]; ``size``
+        (OH, OW).
         """
         kernel = weight.shape[2:]
         planes = as_planes(view, index)
@@ -140,12 +141,12 @@ class Builder:
         return self.layer(name, (weight.shape[0], *size), parts, bias, step)
 
     def _columns(self, unit: Unit, planes: Planes, template: Edge) -> list[Edge]:
-        """The edges from one tensor: columns of the template in channel order, a repeated channel in another edge."""
+        """The edges from one tensor: the template's columns in channel order, repeats in another edge."""
         order = np.argsort(planes.channels, kind="stable")
         channels, positions = planes.channels[order], planes.positions[order]
         repeat = np.arange(len(order)) - np.searchsorted(channels, channels)
-        return [replace(template, source=unit.name, channels=channels[take], rows=template.rows[positions[take]],
-                        weight=template.weight[positions[take]])
+        return [replace(template, source=unit.name, channels=channels[take],
+                        rows=template.rows[positions[take]], weight=template.weight[positions[take]])
                 for take in (repeat == r for r in range(int(repeat.max()) + 1))]
 
     def dense(self, name: str, view: View, index: np.ndarray, weight: np.ndarray,
@@ -180,7 +181,8 @@ class Builder:
         size = tuple(n if m is None else len(m.matrix) for n, m in zip(index.shape[1:], (y, x), strict=True))
         steps = None if step is None else np.full(channels, step)
         for p, unit in zip(planes, self._one_scale(name, [p.unit for p in planes], steps), strict=True):
-            maps = [AxisMap.gather(at, n) for at, n in zip((p.rows, p.columns), p.unit.shape[1:], strict=True)]
+            height, width = p.unit.shape[1:]
+            maps = AxisMap.gather(p.rows, height), AxisMap.gather(p.columns, width)
             maps = [m if outer is None else outer.after(m) for outer, m in zip((y, x), maps, strict=True)]
             for geometry, taps in separable_edges(*maps):
                 weight = np.broadcast_to(taps, (channels, 1, *taps.shape))
@@ -188,20 +190,15 @@ class Builder:
         return self.layer(name, (channels, *size), parts, step=steps)
 
     def gathered(self, name: str, view: View) -> View:
-        """The view as one pending unit of its own, copied channel by channel (exactly) where it is not one."""
-        for order, back in (((0, 1, 2, 3), (0, 1, 2, 3)), (NHWC_TO_NCHW, NCHW_TO_NHWC)):
-            index = four_dimensional(view.index).transpose(order)
-            try:
-                unit = self.resampled(name, view, index[0], None, None)
-            except Unsupported:
-                if back == NCHW_TO_NHWC:
-                    raise
-                continue
-            return View.whole(unit).arranged(View.whole(unit).index.transpose(back).reshape(view.shape))
-        raise AssertionError("unreachable")
+        """The view as one pending unit of its own, copied exactly, channel by channel."""
+        index = four_dimensional(view.index)
+        first = as_planes(view, index[0]) is not None
+        order, back = ((0, 1, 2, 3), (0, 1, 2, 3)) if first else (NHWC_TO_NCHW, NCHW_TO_NHWC)
+        whole = View.whole(self.resampled(name, view, index.transpose(order)[0], None, None))
+        return whole.arranged(whole.index.transpose(back).reshape(view.shape))
 
     def _one_scale(self, name: str, units: Sequence[Unit], step: np.ndarray | None) -> list[Unit]:
-        """The units as tensors; where the network fixes several scales for one projection, requantised to one."""
+        """The units as tensors, requantised to one scale where the network fixes several for a projection."""
         units = [self.tensor(u) for u in units]
         codes = [u.code for u in units]
         if step is None or None in codes or len({c.scale for c in codes}) < 2:
@@ -232,7 +229,7 @@ def four_dimensional(index: np.ndarray) -> np.ndarray:
         return index[:, :, None, :]
     if index.ndim == 2 and index.shape[0] == 1:
         return index[:, :, None, None]
-    raise Unsupported(f"its input has shape {list(index.shape)}; batch 1 with up to two image axes is possible")
+    raise Unsupported(f"its input has shape {list(index.shape)}; batch 1, up to two image axes are possible")
 
 
 def aligned(a: View, b: View) -> bool:

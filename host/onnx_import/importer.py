@@ -9,7 +9,7 @@ import numpy as np
 
 from host.errors import UnsupportedNetwork
 from host.network import Network, NetworkInput
-from host.onnx_import import ops_codes, ops_elementwise, ops_layer, ops_spatial, ops_view  # noqa: F401 (fill the table)
+from host.onnx_import import ops_layer, ops_spatial, ops_view  # noqa: F401 (they fill the operator table)
 from host.onnx_import.builder import Builder
 from host.onnx_import.errors import Unsupported
 from host.onnx_import.inputs import check_input, image_input
@@ -21,8 +21,8 @@ from host.onnx_import.tail import Tail
 from host.onnx_import.values import HOST, UNKNOWN, Const, Value, View
 from sim.graph import Graph
 
-_GATES = ("Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Silu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus",
-          "Softsign", "Tanh", "Erf", "Exp", "QuickGelu")
+_GATES = ("Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus",
+          "Softsign", "Tanh", "Erf", "Exp")
 _NORMALISERS = ("LRN", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "LpNormalization",
                 "MeanVarianceNormalization", "RMSNormalization")
 _INTEGER_FORM = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
@@ -33,8 +33,8 @@ def import_onnx(path: str | Path) -> Network:
 
     Networks with QuantizeLinear/DequantizeLinear keep their own scales: ``Tensor.code``, ``Projection.scale``
     and ``Operand.branch`` are then set. A tensor's name is the ONNX value it holds, after the last operator
-    fused into it (in QDQ networks the output of the QuantizeLinear); a projection's is the layer's output with
-    ``#P`` behind it.
+    fused into it (in QDQ networks the output of the QuantizeLinear), with ``[i]`` behind it where it is only
+    a part of that value; a projection's is the layer's output with ``#P`` behind it.
 
     Raises UserError when the file cannot be read, and UnsupportedNetwork with every part that cannot run.
     """
@@ -77,11 +77,12 @@ class _Walk:
         used = {r for n in self.source.nodes for r in n.reads} | set(self.source.outputs)
         inputs = [i for i in self.source.inputs if i.name in used]
         if not inputs:
-            self.problems.append((self.source.model.graph.name or "graph", "Input", "the network reads no image"))
+            name = self.source.model.graph.name or "graph"
+            self.problems.append((name, "Input", "the network reads no image"))
             return None
         for extra in inputs[1:]:
-            self.problems.append((extra.name, "Input", f"a second input beside {inputs[0].name!r}; one image input is "
-                                  "possible: make the others constants"))
+            self.problems.append((extra.name, "Input", f"a second input beside {inputs[0].name!r}; one image "
+                                  "input is possible: make the others constants"))
             self.values[extra.name] = UNKNOWN
         found = check_input(inputs[0])
         if found:
@@ -95,7 +96,7 @@ class _Walk:
     # ---- one node
 
     def _step(self, node: OnnxNode) -> None:
-        """Make the node's outputs; what cannot run is noted, or left to the host where no layer comes after it."""
+        """Make the node's outputs; what cannot run is noted, or left to the host if no layer follows."""
         try:
             results = self._results(node)
         except Unsupported as problem:
@@ -132,7 +133,8 @@ class _Walk:
                 return [dequantised_constant(node, args)]
             arrays = _run(self.source.constant, node, [None if a is None else a.array for a in args])
             op = OPERATORS.get(node.op)
-            if op is None or op.kind is not Kind.VIEW or not args or args[0].step is None or node.op == "Concat":
+            moves = op is not None and op.kind is Kind.VIEW and node.op != "Concat"
+            if not moves or args[0].step is None:
                 return [Const(a) for a in arrays]
             rest = [None if a is None else a.array for a in args[1:]]
             exact, step = (self.source.evaluate(node, [a, *rest]) for a in (args[0].exact, args[0].step))
@@ -163,11 +165,11 @@ class _Walk:
         behind = self.plan.next_layer[node]
         cut = f"or cut the file before it (onnx.utils.extract_model): layer {behind!r} comes after it"
         if node.op in _GATES:
-            return f"this activation is not piecewise linear; train with Relu, LeakyRelu, PRelu or Clip instead, {cut}"
+            return f"it is not piecewise linear; train with Relu, LeakyRelu, PRelu or Clip instead, {cut}"
         if node.op in _NORMALISERS:
-            return f"it normalises by values of the frame itself, which is not linear; train with BatchNormalization, {cut}"
+            return f"it normalises by the frame's own values; train with BatchNormalization instead, {cut}"
         if node.op in _INTEGER_FORM:
-            return "integer operators are not read; export the network in QuantizeLinear/DequantizeLinear (QDQ) form"
+            return "integer operators are not read; export in QuantizeLinear/DequantizeLinear (QDQ) form"
         if node.proto.domain and node.op not in OPERATORS and "." in node.op:
             return f"an operator of another domain; export with standard ONNX operators, {cut}"
         return f"this operator is not supported in front of a layer; replace it, {cut}"
@@ -179,8 +181,8 @@ def _run(function, *args):
         return function(*args)
     except Unsupported:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
-        text = str(error).splitlines()
-        raise Unsupported(f"its inputs or attributes do not fit together ({text[0] if text else error!r})") from error
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        text = (str(error).splitlines() or [repr(error)])[0]
+        raise Unsupported(f"its inputs or attributes do not fit together ({text})") from error
 
 

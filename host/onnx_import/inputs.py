@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,13 +18,13 @@ from host.onnx_import.registry import OPERATORS, Context, Kind
 from host.onnx_import.values import Unit, Value, View
 from sim.graph import Code, Tensor
 
-_FIXED = ("give it a fixed one, for example with "
-          "`python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name NAME --input_shape 1,3,224,224`")
+_FIXED = ("give it a fixed one, for example with `python -m onnxruntime.tools.make_dynamic_shape_fixed "
+          "--input_name NAME --input_shape 1,3,224,224`")
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the input is used first: its elements there (``index`` from 1), its codes, and the tensor's name."""
+    """How the input is used first: its elements there (``index`` from 1), its codes, the tensor's name."""
 
     index: np.ndarray
     code: Code | None
@@ -37,12 +37,13 @@ def check_input(info: onnx.ValueInfoProto) -> list[str]:
     found = []
     if kind.elem_type not in INPUT_TYPES:
         name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        found.append(f"its type is {name}; an image is float, int8 or uint8 (convert float16 networks to float32)")
+        found.append(f"its type is {name}; an image is float, int8 or uint8 (convert float16 to float32)")
     named = [d.dim_param or "?" for d in kind.shape.dim if not d.dim_value]
     if named or not kind.shape.dim:
         found.append(f"its shape is dynamic ({', '.join(named) or 'not given'}); {_FIXED}")
     elif kind.shape.dim[0].dim_value != 1 and len(kind.shape.dim) in (2, 4):
-        found.append(f"its batch is {kind.shape.dim[0].dim_value}; one frame at a time is possible: export with batch 1")
+        found.append(f"its batch is {kind.shape.dim[0].dim_value}; one frame at a time is possible: "
+                     "export with batch 1")
     return found
 
 
@@ -93,13 +94,14 @@ def _first_use(source: Source, plan: Plan, builder: Builder, name: str, shape: t
 
 def _coded(found: Arrangement, plan: Plan, node: OnnxNode, args: list[Value | None], dtype: str,
            name: str) -> Arrangement:
-    """The input's codes as its first DequantizeLinear, Cast or (all of a float input) QuantizeLinear has them."""
+    """The input's codes: of its first DequantizeLinear or Cast, or of a float input's only QuantizeLinear."""
     if found.code is not None:
         return found
     if dtype == "float32":
         whole = node.op == "QuantizeLinear" and plan.uses[name] == 1
         return replace(found, code=code_of(node, args), name=node.outputs[0]) if whole else found
-    return replace(found, code=integer_code(1.0, 0, dtype) if node.op == "Cast" else code_of(node, args, dtype))
+    code = integer_code(1.0, 0, dtype) if node.op == "Cast" else code_of(node, args, dtype)
+    return replace(found, code=code)
 
 
 def _layout(index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,8 @@ from host.errors import UserError
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 """The two spellings of ONNX's own operator domain."""
-INPUT_TYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
+INPUT_TYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8",
+               onnx.TensorProto.UINT8: "uint8"}
 """Element types that the image input may have."""
 _SMALL_CONSTANT = 1024  # bytes; constants up to this size count as equal when their contents are
 
@@ -67,7 +68,7 @@ class OnnxNode:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An ONNX file, read: nodes in their order (needed ones only), constants, the image input(s) and outputs."""
+    """An ONNX file, read: the needed nodes in their order, constants, the image input(s) and outputs."""
 
     path: str
     model: onnx.ModelProto
@@ -92,7 +93,7 @@ class Source:
         return tuple(np.asarray(r) for r in results)
 
     def constant(self, node: OnnxNode, values: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
-        """``evaluate``, or onnxruntime where the reference implementation lacks this version of the operator."""
+        """``evaluate``, or onnxruntime where the reference lacks this version of the operator."""
         try:
             return self.evaluate(node, values)
         except Exception:  # whatever it is, onnxruntime's word is final
@@ -131,7 +132,8 @@ def load(path: str | Path) -> Source:
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        missing = sorted({e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"})
+        missing = sorted({entry.value for tensor in model.graph.initializer for entry in tensor.external_data
+                          if entry.key == "location"})
         raise UserError(f"{path}: its weights are stored beside it in {', '.join(missing)}, "
                         "which cannot be read; keep the files together") from error
     return _source(str(path), model)
@@ -148,8 +150,8 @@ def _source(path: str, model: onnx.ModelProto) -> Source:
     for proto in graph.node:
         for name in OnnxNode(proto).reads:
             if name not in known:
-                raise UserError(f"{path}: node {OnnxNode(proto).label!r} reads {name!r}, which nothing before it "
-                                "makes; the file is damaged")
+                raise UserError(f"{path}: node {OnnxNode(proto).label!r} reads {name!r}, which nothing "
+                                "before it makes; the file is damaged")
         known.update(proto.output)
     if missing := [o for o in outputs if o not in known]:
         raise UserError(f"{path}: nothing makes its output {missing[0]!r}; the file is damaged")

@@ -1,4 +1,4 @@
-"""Networks that bring their own integers: QuantizeLinear fixes a tensor's codes, DequantizeLinear reads them."""
+"""Networks that bring their own integers: QuantizeLinear fixes codes, DequantizeLinear reads them."""
 
 from __future__ import annotations
 
@@ -44,18 +44,19 @@ def code_of(node: OnnxNode, args: Sequence[Value | None], dtype: str | None = No
     return integer_code(value, 0 if zero is None else int(zero.array.item()), dtype)
 
 
-@operator("QuantizeLinear", kind=Kind.CODES, becomes="a tensor with this scale and zero point, named as its output; the "
-          "second operand of an Add: requantised in the node, no tensor", limits="one scale per tensor, int8 or uint8",
-          anchors=True)
+@operator("QuantizeLinear", kind=Kind.CODES, becomes="a tensor with this scale and zero point, named as its "
+          "output; of a layer that only an Add reads: an operand's own code, no tensor", anchors=True,
+          limits="one scale per tensor, int8 or uint8")
 def quantize(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Fix the codes of a tensor."""
-    code = code_of(node, args)
-    view = each_unit(context.builder, node.outputs[0], real(args[0]), lambda _, name, u: context.builder.quantised(name, u, code))
+    code, b = code_of(node, args), context.builder
+    view = each_unit(b, node.outputs[0], real(args[0]), lambda _, name, unit: b.quantised(name, unit, code))
     return replace(view, code=code)
 
 
-@operator("DequantizeLinear", kind=Kind.CODES, becomes="the tensor's real value; of constants: exact integer weights",
-          limits="one scale per tensor for activations; per tensor or per channel for weights", anchors=False)
+@operator("DequantizeLinear", kind=Kind.CODES, anchors=False,
+          becomes="the tensor's real value; of constants: exact integer weights",
+          limits="one scale per tensor for activations; per tensor or per channel for weights")
 def dequantize(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Read integers with a scale and zero point, normally those they were made with."""
     view = args[0]
@@ -65,8 +66,8 @@ def dequantize(context: Context, node: OnnxNode, args: Sequence[Value | None]) -
     return _read(context, node.outputs[0], view, code_of(node, args, dtype))
 
 
-@operator("Cast", kind=Kind.CODES, becomes="a view; of an integer input: its values as they are", limits="to float32",
-          anchors=False)
+@operator("Cast", kind=Kind.CODES, becomes="a view; of an integer input: its values as they are",
+          limits="to float32", anchors=False)
 def cast(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Float to float, or the integers of an image as real numbers."""
     if node.attributes["to"] != onnx.TensorProto.FLOAT:

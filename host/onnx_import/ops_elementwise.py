@@ -16,6 +16,7 @@ from host.onnx_import.values import Clip, Const, Linear, Term, Unit, Value, View
 from sim.graph import Geometry
 
 _HUGE = float(np.finfo(np.float32).max)
+_FOLDED = "folded into the layer before it; after anything else a depthwise 1x1 edge"
 
 
 # ---- activations
@@ -40,13 +41,13 @@ def clip(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View
     """Lower and upper bound; Max and Min with a constant are one-sided clips."""
     if node.op == "Clip":
         data, *given = args
-        bounds = [*given, None, None][:2] if given else [node.attribute("min", None), node.attribute("max", None)]
+        bounds = [*given, None, None] if given else [node.attribute(n, None) for n in ("min", "max")]
     else:
         data, *given = sorted(args, key=lambda a: isinstance(a, Const))
         if len(given) != 1 or not isinstance(given[0], Const):
             raise Unsupported("it compares two maps; only a map with one constant is possible")
         bounds = [given[0], None] if node.op == "Max" else [None, given[0]]
-    low, high = (_bound(b) for b in bounds)
+    low, high = (_bound(b) for b in bounds[:2])
     if low is not None and high is not None and low > high:
         raise Unsupported(f"its lower bound {low} is above its upper bound {high}")
     view = real(data)
@@ -105,14 +106,13 @@ def clipped(b: Builder, name: str, unit: Unit, bounds: Clip) -> Unit:
         return unit
     if unit.sign:
         unit = b.tensor(unit)
-    return derived(b, name, unit, clip=tuple(_within(v, low, high, default)
-                                             for v, default in zip(unit.clip, bounds, strict=True)))
+    return derived(b, name, unit, clip=tuple(new if old is None else _within(old, bounds)
+                                             for old, new in zip(unit.clip, bounds, strict=True)))
 
 
-def _within(value: float | None, low: float | None, high: float | None, default: float | None) -> float | None:
-    """An earlier bound after a second clip to low..high."""
-    if value is None:
-        return default
+def _within(value: float, bounds: Clip) -> float:
+    """An earlier bound after a second clip."""
+    low, high = bounds
     value = value if low is None else max(value, low)
     return value if high is None else min(value, high)
 
@@ -171,8 +171,7 @@ def per_channel(view: View, values: np.ndarray, fill: float) -> list[np.ndarray]
 
 # ---- constants per channel
 
-@operator("BatchNormalization", kind=Kind.ELEMENTWISE, becomes="folded into the layer before it; after anything else "
-          "a depthwise 1x1 edge", limits="inference form")
+@operator("BatchNormalization", kind=Kind.ELEMENTWISE, becomes=_FOLDED, limits="inference form")
 def batch_normalisation(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """``(x - mean) / sqrt(var + epsilon) * scale + bias`` per channel."""
     if node.attribute("training_mode", 0) or len([o for o in node.outputs if o]) > 1:
@@ -184,8 +183,7 @@ def batch_normalisation(context: Context, node: OnnxNode, args: Sequence[Value |
     return affine(context.builder, node.outputs[0], view, factor, bias - mean * factor)
 
 
-@operator("Mul", "Div", "Neg", kind=Kind.ELEMENTWISE, becomes="folded into the layer before it; after anything else a "
-          "depthwise 1x1 edge", limits="by a constant per channel")
+@operator("Mul", "Div", "Neg", kind=Kind.ELEMENTWISE, becomes=_FOLDED, limits="by a constant per channel")
 def scale(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """A factor per channel."""
     if node.op == "Neg":
@@ -194,8 +192,8 @@ def scale(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Vie
     if node.op == "Mul" and isinstance(data, Const):
         data, constant = constant, data
     if not isinstance(data, View) or not isinstance(constant, Const):
-        raise Unsupported("it multiplies or divides two maps, which is not linear; only by a constant is possible"
-                          if isinstance(data, View) else "it divides a constant by a map, which is not linear")
+        raise Unsupported("it multiplies or divides two maps, which is not linear; one may be a constant"
+                          if isinstance(data, View) else "it divides by a map, which is not linear")
     factor = weights(constant, "factor")
     if node.op == "Div" and not factor.all():
         raise Unsupported("it divides by zero")
@@ -217,15 +215,15 @@ def affine(b: Builder, name: str, view: View, factor: np.ndarray, shift: np.ndar
                        for a in (view.index, factor, shift))
         if (f == f[:, :1, :1]).all() and (s == s[:, :1, :1]).all():
             f, s = f[:, 0, 0], s[:, 0, 0]
-            unit = b.convolution(name, view, index, f[:, None, None, None], Geometry(), index.shape[1:], len(f), s,
-                                 np.where(f == 0, 1, abs(f)))
+            unit = b.convolution(name, view, index, f[:, None, None, None], Geometry(), index.shape[1:],
+                                 len(f), s, np.where(f == 0, 1, abs(f)))
             whole = View.whole(unit)
             return whole.arranged(whole.index.transpose(back).reshape(view.shape))
     raise Unsupported("its constant varies over the image; one value per channel is possible")
 
 
 def _folded(b: Builder, unit: Unit, factor: np.ndarray, shift: np.ndarray) -> Unit | None:
-    """``factor * unit + shift`` by changing the unit's own layer or bias; None where there is none to change."""
+    """``factor * unit + shift`` by changing the unit's own layer or bias; None if there is none to change."""
     unit = b.made(unit)
     if (factor == 1).all() and not shift.any():
         return unit
@@ -243,8 +241,9 @@ def _folded(b: Builder, unit: Unit, factor: np.ndarray, shift: np.ndarray) -> Un
 
 # ---- sums
 
-@operator("Add", "Sub", "Sum", kind=Kind.ELEMENTWISE, becomes="the node's second operand (residual sum), or one "
-          "projection fed by both layers; with a constant: the bias", limits="constants: one value per channel")
+@operator("Add", "Sub", "Sum", kind=Kind.ELEMENTWISE, limits="constants: one value per channel",
+          becomes="the node's second operand (residual sum), or one projection fed by both layers; with a "
+                  "constant: the bias")
 def add(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Sum of maps and constants, or a difference."""
     b, name = context.builder, node.outputs[0]
@@ -266,10 +265,11 @@ def add(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
 
 
 def summed(b: Builder, name: str, x: View, y: View) -> View:
-    """Sum of two views: unit by unit where they are arranged alike, else after gathering each into one unit."""
+    """Sum of two views: unit by unit where they are arranged alike, else gathered into one unit each."""
     x, y = broadcast(x, y.shape), broadcast(y, x.shape)
     if not aligned(x, y):
-        x, y = (v if is_whole(v) and len(v.shape) == 4 else b.gathered(f"{name}/{side}", v) for v, side in ((x, "a"), (y, "b")))
+        x, y = (v if is_whole(v) and len(v.shape) == 4 else b.gathered(f"{name}/{side}", v)
+                for v, side in ((x, "a"), (y, "b")))
     if not aligned(x, y):
         raise Unsupported("its inputs are arranged differently (one of them transposed)")
     return each_unit(b, name, x, lambda i, name, unit: _sum(b, name, unit, y.units[i]))
@@ -299,7 +299,8 @@ def _addends(b: Builder, unit: Unit) -> tuple[Term, ...]:
 
 def _merged(b: Builder, name: str, terms: Sequence[Term]) -> list[Term]:
     """Terms with the layers whose scales are still free merged into one."""
-    free = [t for t in terms if isinstance(t.source, Linear) and t.branch is None and b.scale(t.source) is None]
+    free = [t for t in terms
+            if isinstance(t.source, Linear) and t.branch is None and b.scale(t.source) is None]
     if len(free) < 2:
         return list(terms)
     layer = Linear(f"{name}#P", free[0].source.shape, tuple(e for t in free for e in t.source.edges))

@@ -46,7 +46,8 @@ class Window:
         mode = node.attribute("auto_pad", "NOTSET")
         if mode in ("SAME_UPPER", "SAME_LOWER"):
             size = tuple(-(-n // s) for n, s in zip(image, stride, strict=True))
-            total = [max((o - 1) * s + r - n, 0) for o, s, r, n in zip(size, stride, reach, image, strict=True)]
+            total = [max((o - 1) * s + r - n, 0)
+                     for o, s, r, n in zip(size, stride, reach, image, strict=True)]
             small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
             begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
         elif mode == "VALID":
@@ -64,7 +65,7 @@ class Window:
 
 
 def _positions(image: int, begin: int, end: int, stride: int, reach: int, *, ceil: bool) -> int:
-    """Number of window positions; with ``ceil`` a last partial one counts if it starts before the end padding."""
+    """Number of window positions; ``ceil``: also a last partial one that starts before the end padding."""
     room = image + begin + end - reach
     count = -(-room // stride) + 1 if ceil else room // stride + 1
     return count - 1 if ceil and (count - 1) * stride >= image + begin else count
@@ -124,7 +125,8 @@ def conv(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View
 
 
 @operator("ConvTranspose", kind=Kind.LAYER, becomes="an edge with up-sampling and the kernel turned round",
-          limits="1-D and 2-D, any stride, dilation, groups, pads, `output_padding`, `output_shape`, `auto_pad`")
+          limits="1-D and 2-D, any stride, dilation, groups, pads, `output_padding`, `output_shape`, "
+                 "`auto_pad`; constant weights")
 def conv_transpose(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Transposed convolution: output position ``y * stride - pad + k * dilation``."""
     weight, view, groups = _kernel(args[1]), real(args[0]), node.attribute("group", 1)
@@ -138,7 +140,8 @@ def conv_transpose(context: Context, node: OnnxNode, args: Sequence[Value | None
     begin, end = pair(pads[:axes], 0), pair(pads[axes:], 0)
     size = node.attribute("output_shape", None)
     if size is not None or mode.startswith("SAME"):
-        size = pair(size[-axes:], 1) if size is not None else tuple(n * s for n, s in zip(image, stride, strict=True))
+        same = tuple(n * s for n, s in zip(image, stride, strict=True))
+        size = same if size is None else pair(size[-axes:], 1)
         total = [max(f - o, 0) for f, o in zip(full, size, strict=True)]
         begin = tuple(t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in total)
     else:
@@ -149,8 +152,8 @@ def conv_transpose(context: Context, node: OnnxNode, args: Sequence[Value | None
               .reshape(groups * outputs, inputs // groups, *kernel))
     pad = tuple((k - 1) * d - p for k, d, p in zip(kernel, dilation, begin, strict=True))
     unit = context.builder.convolution(
-        node.outputs[0], view, four_dimensional(view.index)[0], turned, Geometry((1, 1), dilation, stride, pad), size,
-        groups, _bias(args, 2), _step(args[1], 1, groups))
+        node.outputs[0], view, four_dimensional(view.index)[0], turned,
+        Geometry((1, 1), dilation, stride, pad), size, groups, _bias(args, 2), _step(args[1], 1, groups))
     return shaped(unit, _onnx_shape(axes, unit))
 
 
@@ -159,8 +162,9 @@ def conv_transpose(context: Context, node: OnnxNode, args: Sequence[Value | None
 def gemm(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """``alpha * A @ B + beta * C`` with A the data and B constant."""
     alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
-    weight, step, view = weights(args[1], "weight"), _step(args[1], 0 if node.attribute("transB", 0) else 1), real(args[0])
-    weight = alpha * (weight.T if node.attribute("transB", 0) else weight)
+    turned, view = bool(node.attribute("transB", 0)), real(args[0])
+    weight, step = weights(args[1], "weight"), _step(args[1], 0 if turned else 1)
+    weight = alpha * (weight.T if turned else weight)
     index = view.index.T if node.attribute("transA", 0) else view.index
     third = args[2] if len(args) > 2 else None
     name = node.outputs[0] if not isinstance(third, View) else f"{node.outputs[0]}/product"
@@ -199,7 +203,7 @@ def matmul(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Vi
 
 def _matrix(context: Context, name: str, view: View, index: np.ndarray, weight: np.ndarray, bias: np.ndarray,
             step: np.ndarray | None) -> View:
-    """``index`` [..., N] times weight [N, M]: fully connected for one row, else 1x1 over up to two axes of rows."""
+    """``index`` [..., N] times weight [N, M]: fully connected for one row, else 1x1 over the rows."""
     rows = index.shape[:-1]
     if np.prod(rows) == 1:
         unit = context.builder.dense(name, view, index.ravel(), weight, bias, step)
@@ -209,15 +213,17 @@ def _matrix(context: Context, name: str, view: View, index: np.ndarray, weight: 
     if len(image) != 2:
         raise Unsupported(f"it has rows of shape {list(rows)}; up to two axes are possible")
     planes = np.moveaxis(index.reshape(*image, index.shape[-1]), -1, 0)
-    unit = context.builder.convolution(name, view, planes, weight.T[:, :, None, None], Geometry(), image, 1, bias, step)
+    unit = context.builder.convolution(name, view, planes, weight.T[:, :, None, None], Geometry(), image,
+                                       bias=bias, step=step)
     whole = View.whole(unit)
     return whole.arranged(np.moveaxis(whole.index[0], 0, -1).reshape(*rows, weight.shape[1]))
 
 
 # ---- averages
 
-@operator("AveragePool", "GlobalAveragePool", kind=Kind.LAYER, becomes="a depthwise edge of ones / divisor; windows that "
-          "average over fewer pixels at the border get edges of their own", limits="1-D and 2-D")
+@operator("AveragePool", "GlobalAveragePool", kind=Kind.LAYER, limits="1-D and 2-D",
+          becomes="a depthwise edge of ones / divisor; windows at the border that average over fewer pixels "
+                  "get edges of their own")
 def average_pool(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Average over a window."""
     view = real(args[0])
@@ -228,7 +234,8 @@ def average_pool(context: Context, node: OnnxNode, args: Sequence[Value | None])
     averages = [_average_map(window, axis, n, padding_counts) for axis, n in enumerate(image.shape[1:])]
     if all(len(divisors) == 1 for _, divisors in averages):
         divisor = prod(n for _, divisors in averages for n in divisors)
-        unit = _averaged(context, node.outputs[0], view, image, window.kernel, window.geometry, window.size, divisor)
+        unit = _averaged(context, node.outputs[0], view, image, window.kernel, window.geometry, window.size,
+                         divisor)
     else:
         maps = [m for m, _ in averages]
         unit = context.builder.resampled(node.outputs[0], view, image, *maps, step=common_step(*maps))
@@ -254,20 +261,21 @@ def _averaged(context: Context, name: str, view: View, image: np.ndarray, kernel
                                        step=np.full(channels, 1 / divisor))
 
 
-@operator("ReduceMean", kind=Kind.LAYER, becomes="a depthwise edge of ones / divisor; over channels a 1x1 edge",
-          limits="any axes but the batch")
-@operator("ReduceSum", kind=Kind.LAYER, becomes="a depthwise edge of ones; over channels a 1x1 edge",
-          limits="any axes but the batch", anchors=False)
+@operator("ReduceMean", kind=Kind.LAYER, limits="any axes but the batch",
+          becomes="a depthwise edge of ones / divisor; over channels a 1x1 edge")
+@operator("ReduceSum", kind=Kind.LAYER, limits="any axes but the batch", anchors=False,
+          becomes="a depthwise edge of ones; over channels a 1x1 edge")
 def reduce_mean(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Mean or sum over some axes."""
     view = real(args[0])
-    given = args[1].array.tolist() if len(args) > 1 and isinstance(args[1], Const) else node.attribute("axes", None)
-    rank = len(view.shape)
+    given, rank = node.attribute("axes", None), len(view.shape)
+    if len(args) > 1 and args[1] is not None:
+        given = weights(args[1], "list of axes").astype(int).tolist()
     if not given and node.attribute("noop_with_empty_axes", 0):
         return view
     axes = sorted({a % rank for a in (given or range(1, rank))})
-    kept_shape = [1 if a in axes else n for a, n in enumerate(view.shape)]
-    shape = kept_shape if node.attribute("keepdims", 1) else [n for a, n in enumerate(view.shape) if a not in axes]
+    keep = node.attribute("keepdims", 1)
+    shape = [1 if a in axes else n for a, n in enumerate(view.shape) if keep or a not in axes]
     if 0 in axes and view.shape[0] != 1:
         raise Unsupported("it reduces the batch axis")
     planes = four_dimensional(view.index)[0]

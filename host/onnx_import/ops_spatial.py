@@ -67,10 +67,10 @@ def _whole_planes(view: View) -> np.ndarray | None:
 
 # ---- resizing
 
-@operator("Resize", "Upsample", kind=Kind.SPATIAL, becomes="depthwise edges with up-sampling; repeated border pixels "
-          "get edges of their own", anchors=False,
+@operator("Resize", "Upsample", kind=Kind.SPATIAL, anchors=False,
+          becomes="depthwise edges with up-sampling; repeated border pixels get edges of their own",
           limits="`nearest` and `linear`, image axes only, factors that are small fractions; `half_pixel`, "
-                 "`pytorch_half_pixel`, `asymmetric`, `tf_half_pixel_for_nn`, `align_corners` (where few taps do)")
+                 "`pytorch_half_pixel`, `asymmetric`, `tf_half_pixel_for_nn`, `align_corners` (few taps)")
 def resize(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View:
     """Nearest or linear resizing by the formulas of ONNX."""
     view, name = real(args[0]), node.outputs[0]
@@ -83,6 +83,8 @@ def resize(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Vi
     if any(not first <= a < first + 2 or a == 0 for a in axes) or len(view.shape) not in (3, 4):
         raise Unsupported("it resizes the batch or channel axis")
     index = four_dimensional(view.index).transpose(order)[0]
+    if channels_last and as_planes(view, index) is None:
+        raise Unsupported("it resizes the channel axis")
     maps = [_axis_map(context, node, view.shape[a], sizes[a], scales[a]) if a in axes else None
             for a in (first, first + 1)]
     unit = context.builder.resampled(name, view, index, *maps, step=common_step(*maps))

@@ -15,10 +15,10 @@ from host.onnx_import.values import Const, Value, View, join
 _INDEX = "a view: no work, no memory"
 
 
-@operator("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice", "Gather", "Expand", "Tile",
-          "DepthToSpace", "SpaceToDepth", kind=Kind.VIEW, becomes=_INDEX,
-          limits="shapes, axes and indices are constant; a layer after it must find whole image planes (possibly "
-                 "cropped, padded, strided or repeated), a fully connected layer any order")
+@operator("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice", "Gather", "Expand",
+          "Tile", "DepthToSpace", "SpaceToDepth", kind=Kind.VIEW, becomes=_INDEX,
+          limits="constant shapes, axes and indices; a convolution after it must find whole image planes "
+                 "(cropped, padded, strided or repeated), a fully connected layer may find any order")
 @operator("Concat", kind=Kind.VIEW, becomes="a view: one edge per producer in every layer that reads it",
           limits="constants only if all zero")
 def rearrange(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Sequence[View]:
@@ -50,16 +50,18 @@ def same(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Sequ
 
 
 @operator("Pad", kind=Kind.VIEW, becomes="a view: merged into the geometry of the next layer",
-          limits="constant 0 (integers: the zero point), `reflect`, `edge`, `wrap`; no cropping by negative pads")
+          limits="constant 0 (integers: the zero point), `reflect`, `edge`, `wrap`; no negative pads")
 def pad(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Sequence[View]:
     """Pad the index array with zeros, or repeat border elements."""
     view, *rest = args
     if node.attribute("mode", "constant") == "constant":
-        value = rest[1].array if len(rest) > 1 and isinstance(rest[1], Const) else node.attribute("value", 0.0)
+        value = rest[1] if len(rest) > 1 else None
+        value = value.array if isinstance(value, Const) else node.attribute("value", 0.0)
         zero = 0 if view.code is None else view.code.zero_point
         if np.any(np.asarray(value) != zero):
             raise Unsupported(f"it pads with {np.asarray(value).item()}; only {zero} is possible here")
-        rest = [Const(np.zeros((), np.int64)) if i == 1 and a is not None else a for i, a in enumerate(rest)]
+        nothing = Const(np.zeros((), np.int64))
+        rest = [nothing if i == 1 and a is not None else a for i, a in enumerate(rest)]
     return rearrange(context, node, [view, *rest])
 
 

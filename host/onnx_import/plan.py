@@ -46,7 +46,8 @@ class Plan:
             after = [c for o in node.outputs for c in consumers[o]]
             op = OPERATORS.get(node.op)
             layer = op is not None and op.kind is Kind.LAYER and _is_layer(node, constant)
-            next_layer[node] = node.label if layer else next((next_layer[c] for c in after if next_layer[c]), None)
+            behind = (next_layer[c] for c in after)
+            next_layer[node] = node.label if layer else next(filter(None, behind), None)
             makes_codes = node.op == "QuantizeLinear" or (
                 op is not None and op.kind in _ON_BOARD and any(c in device for c in after))
             if next_layer[node] or makes_codes:

@@ -117,11 +117,11 @@ class AxisMap:
                 found[-1][1].update(column)
             else:
                 found.append((i, column))
-        starts = [start for start, _ in found]
-        parts = [_segment(start, stop, taps) for (start, taps), stop in zip(found, [*starts[1:], inputs], strict=True)]
+        stops = [start for start, _ in found[1:]] + [inputs]
+        parts = [_segment(start, stop, taps) for (start, taps), stop in zip(found, stops, strict=True)]
         parts = [p for p in parts if p is not None]
         if len(parts) > MAX_SEGMENTS:
-            raise Unsupported("the rearrangement along one axis is not one of evenly spaced or repeated pixels")
+            raise Unsupported("along one axis it neither spaces nor repeats pixels evenly")
         return parts
 
 
@@ -136,10 +136,11 @@ def _segment(start: int, stop: int, taps: dict[int, float]) -> Segment | None:
     used = [t for t, w in taps.items() if w]
     if not used:
         return None
-    if max(used) - min(used) >= MAX_TAPS:
-        raise Unsupported(f"resizing needs {max(used) - min(used) + 1} taps along one axis; at most {MAX_TAPS} "
-                          "are possible: use a factor that is a small fraction")
-    return Segment(start, stop, -min(used), np.array([taps.get(t, 0.0) for t in range(min(used), max(used) + 1)]))
+    first, count = min(used), max(used) - min(used) + 1
+    if count > MAX_TAPS:
+        raise Unsupported(f"resizing needs {count} taps along one axis; at most {MAX_TAPS} are possible: use "
+                          "a factor that is a small fraction")
+    return Segment(start, stop, -first, np.array([taps.get(first + k, 0.0) for k in range(count)]))
 
 
 def separable_edges(y: AxisMap, x: AxisMap) -> Iterator[tuple[Geometry, np.ndarray]]:

@@ -77,7 +77,8 @@ class Tail:
         constants[f"{name}#zero_point"] = dtype(code.zero_point)
         return [helper.make_node("QuantizeLinear", [real, f"{name}#scale", f"{name}#zero_point"], [name])]
 
-    def _model(self, made: Sequence[str], nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> bytes:
+    def _model(self, made: Sequence[str], nodes: list[onnx.NodeProto],
+               constants: dict[str, np.ndarray]) -> bytes:
         original = self.source.model
         declared = {o.name: o for o in original.graph.output}
         for name in made:
@@ -91,8 +92,9 @@ class Tail:
              for n, o in self.handed.items() if n in reads],
             [declared[n] for n in made],
             [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()])
-        model = helper.make_model(graph, opset_imports=list(original.opset_import), ir_version=original.ir_version,
-                                  functions=list(original.functions), producer_name="rrm-fpga")
+        model = helper.make_model(graph, opset_imports=list(original.opset_import),
+                                  ir_version=original.ir_version, functions=list(original.functions),
+                                  producer_name="rrm-fpga")
         return model.SerializeToString()
 
     def _shapes(self, made: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:

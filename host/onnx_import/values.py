@@ -1,8 +1,8 @@
 """What an ONNX value is while a network is imported.
 
 A value with data is a *view*: an int64 array of the value's ONNX shape that says, element by element, which
-element of which *unit* stands there. Reshape, Transpose, Concat, Split, Pad, channel shuffle and the like only
-move elements about, so they are evaluated on the index array itself and cost nothing later.
+element of which *unit* stands there. Reshape, Transpose, Concat, Split, Pad, channel shuffle and the like
+only move elements about, so they are evaluated on the index array itself and cost nothing later.
 
 A *unit* is a [C, H, W] map not yet made: a sum of at most two terms (a pending projection or a finished
 tensor, each with a bias), an activation, a clip and a max-pool. It becomes a tensor when a linear layer, a
@@ -132,7 +132,7 @@ class View:
     """A value with data: elements of units, or zeros.
 
     index
-        int64 of the ONNX shape: 0 is the constant zero, 1 + i is element i of all units, flattened and joined.
+        int64 of the ONNX shape: 0 is the constant zero, 1 + i is element i of all units, flattened, joined.
     code
         None for a real value; for an integer value q, the code with which it is read: ``scale * (q - zero)``.
     """
@@ -238,8 +238,8 @@ Value = Const | View | Host | Unknown
 class Planes:
     """Part of a [C, H, W] view that comes from one unit, separable by axis.
 
-    Element (positions[k], y, x) of the view is element (channels[k], rows[y], columns[x]) of the unit, or zero where
-    ``rows[y]`` or ``columns[x]`` is -1.
+    Element (positions[k], y, x) of the view is element (channels[k], rows[y], columns[x]) of the unit, or
+    zero where ``rows[y]`` or ``columns[x]`` is -1.
     """
 
     unit: Unit
@@ -251,8 +251,8 @@ class Planes:
 
 def as_planes(view: View, index: np.ndarray) -> list[Planes] | None:
     """Take a [C, H, W] arrangement apart into planes of units; None when it is not separable."""
-    channels, height, width = index.shape
-    flat = index.reshape(channels, -1)
+    width = index.shape[2]
+    flat = index.reshape(len(index), -1)
     used = np.flatnonzero(flat.any(axis=1))
     if not len(used):
         return []
