@@ -133,6 +133,16 @@ def test_corners_of_a_square_and_of_what_hides_it():
                      (60.25, 55.5), (45.25, 70.5)}  # where their outlines meet
 
 
+def test_what_is_hidden_is_forgotten_even_under_texture():
+    """The first square's covered corner, and the crossing of the first and third under the second."""
+    canvas = Canvas(np.full((96, 128), 50, np.float32))
+    for place, side in (([20, 20], 40), ([50, 40], 30), ([55, 10], 40)):
+        canvas.paint([(BOX * side + place, 200.0)])
+    known = set(map(tuple, canvas.corners.round(6)))
+    assert {(20.0, 20.0), (50.0, 60.0), (55.0, 20.0), (55.0, 40.0), (80.0, 50.0)} <= known
+    assert not {(60.0, 60.0), (60.0, 20.0), (60.0, 40.0), (60.0, 50.0)} & known
+
+
 def test_a_round_outline_has_no_corner_and_an_invisible_one_neither():
     canvas = Canvas(np.full((96, 128), 50, np.float32))
     canvas.paint([(ellipse(np.array([60.0, 50.0]), (30, 20), 0.4, 40), 220.0)])
@@ -261,3 +271,6 @@ def test_average_precision_of_known_detectors():
     assert average_precision(lambda _: perfect + [0.6, 0.8, 0], pictures) == (1.0, pytest.approx(1.0))
     assert average_precision(lambda _: np.concatenate([wrong, perfect]), pictures)[0] == pytest.approx(0.5)
     assert average_precision(lambda _: perfect[:1], pictures)[0] == pytest.approx(1 / 3)
+    twice = np.repeat(perfect[:1], 2, axis=0)
+    assert average_precision(lambda _: np.concatenate([twice, perfect[1:]]), pictures)[0] == pytest.approx(
+        (1 + 3 / 4 + 3 / 4) / 3)
