@@ -84,7 +84,7 @@ def _cxxrtl(config: AcceleratorConfig, folder: Path, progress: Progress) -> Path
     progress("elaborating the accelerator (Amaranth)")
     (folder / "ring.il").write_text(rtlil.convert(Ring(config), name="top"))
     progress("translating to C++ (Yosys; the first run on a machine takes a minute or two longer)")
-    script = "read_rtlil ring.il; proc; flatten; opt -full; clean; write_cxxrtl -O6 -g0 ring.cc"
+    script = "read_rtlil ring.il; proc; flatten; opt_expr; opt_merge; opt_clean; write_cxxrtl -O6 -g0 ring.cc"
     here = Path.cwd()
     try:
         os.chdir(folder)

@@ -1,0 +1,283 @@
+"""Sweep, requantisation, max-pool and delta unit against NumPy and the rules of ``sim.arithmetic``."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from host.compiler.places import Place
+from hw.config import AcceleratorConfig
+from hw.delta import DeltaUnit
+from hw.layouts import Space
+from hw.maxpool import MaxPool
+from hw.requant import Requantise
+from hw.sweep import FLAGS, Sweep, SweepSlot
+from sim.arithmetic import threshold
+from tests.hw.bench import fields, raw, simulate, word
+
+SMALL = dict(projection_words=512, snapshot_words=512, node_words=64, max_size=31, max_channels=32, step_words=4,
+             weight_words=64, column_words=16, tap_words=16, codebook_words=32, max_blocks=8, axis_words=16,
+             channel_words=4, edge_words=4, clear_words=4)
+CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, **SMALL)
+
+
+def place(projection: bool, shape, base: int, phase_bits: int) -> Place:
+    c, _, w = shape
+    if not projection:
+        return Place(False, shape, base, w, -(-c // 4), 0, 0)
+    return Place(True, shape, base, -(-w // (1 << phase_bits)), -(-c // (8 >> phase_bits)), phase_bits,
+                 1 - phase_bits)
+
+
+@pytest.mark.parametrize("sources", ["p", "s", "pp", "ps", "ss"])
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("phase_bits", [0, 1])
+def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, phase_bits):
+    """Addresses by ``Place.addresses``; windows clipped to the image; the reference once per word; one slot a cycle."""
+    shape = (6, 5, 7)
+    kernel, stride, pad, dilation = ((3, 2), (2, 1), (1, 1), (1, 2)) if pooled else ((1, 1), (1, 1), (0, 0), (1, 1))
+    out = (3, 6) if pooled else shape[1:]
+    places = [place(s == "p", shape, 40 * i + 3, phase_bits) for i, s in enumerate(sources)]
+    dut = Sweep(CONFIG)
+    step = {"height": out[0], "width": out[1], "groups": 2, "node": 5, "keep": 1, "snapshot": 11,
+            "two": len(sources) - 1,
+            "operands": [{"place": p.fields(), "height": 5, "width": 7} for p in places] + [{}] * (2 - len(places)),
+            **{f"window_{n}": {"kernel": kernel[a], "stride": stride[a], "dilation": dilation[a], "pad": pad[a]}
+               for a, n in enumerate("yx")}}
+    expected, reference = [], 11
+    for y, x, g in np.ndindex(*out, 2):
+        own = sources[0] == "s"
+        if own:
+            expected.append(("reference", reference))
+        for ky, kx in np.ndindex(kernel):
+            sy, sx = y * stride[0] - pad[0] + ky * dilation[0], x * stride[1] - pad[1] + kx * dilation[1]
+            inside = 0 <= sy < 5 and 0 <= sx < 7
+            for i, p in enumerate(places):
+                address, group = p.addresses(4)
+                at = (int(address[sy, sx, g]), int(group[sy, sx, g]) if p.projection else 0) if inside else None
+                ends = (ky, kx) == (0, 0), (ky, kx) == (kernel[0] - 1, kernel[1] - 1)
+                expected.append((p.projection, at, i == 0, i == len(places) - 1, *ends, 5 + g * len(places) + i,
+                                 reference if (ky, kx, i) == (0, 0, 0) and not own else None))
+        reference += 1
+    got, gaps = [], []
+
+    async def body(ctx):
+        ctx.set(raw(dut.step), word(dut.layouts.step, step))
+        ctx.set(dut.start, 1)
+        ctx.set(dut.enable, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        for cycle in range(len(expected) + 20):
+            if ctx.get(dut.valid):
+                gaps.append(cycle)
+                got.append(fields(SweepSlot(dut.layouts).layout, ctx.get(raw(dut.slot))))
+            await ctx.tick()
+        assert not ctx.get(dut.busy)
+
+    simulate(dut, body)
+    assert (np.diff(gaps) == 1).all()
+    assert len(got) == len(expected)
+    for slot, want in zip(got, expected, strict=True):
+        s = {k: int(v[0]) for k, v in slot.items() if k != "flags"}
+        f = {k: int(v[0]) for k, v in slot["flags"].items()}
+        if want[0] == "reference":
+            assert (s["reference"], s["projection"], s["snapshot"], s["reference_address"]) == (1, 0, 0, want[1])
+            assert f["last"] == 0
+            continue
+        projection, at, first, last, window_first, window_last, node, ref = want
+        assert (f["first"], f["last"], f["window_first"], f["window_last"], s["node"]) == (
+            first, last, window_first, window_last, node)
+        assert f["outside"] == (at is None)
+        assert (s["projection"], s["snapshot"]) == (projection and at is not None, not projection and at is not None)
+        if at is not None:
+            assert (s["address"], s["group"] if projection else 0) == at
+        assert s["reference"] == (ref is not None)
+        if ref is not None:
+            assert s["reference_address"] == ref
+
+
+def test_sweep_waits_for_room():
+    """Without ``enable`` no word begins, but a begun one is finished."""
+    dut, log = Sweep(CONFIG), []
+    p = place(True, (4, 1, 6), 0, 0)
+    step = {"height": 1, "width": 6, "groups": 1, "two": 1, "keep": 0, "window_y": {"kernel": 1, "stride": 1},
+            "window_x": {"kernel": 1, "stride": 1}, "operands": [{"place": p.fields(), "height": 1, "width": 6}] * 2}
+
+    async def body(ctx):
+        rng = np.random.default_rng(3)
+        ctx.set(raw(dut.step), word(dut.layouts.step, step))
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        for _ in range(80):
+            enable = rng.random() < 0.3
+            ctx.set(dut.enable, enable)
+            begun = ctx.get(dut.begun)
+            assert enable or not begun
+            log.append((begun, ctx.get(dut.valid)))
+            await ctx.tick()
+
+    simulate(dut, body)
+    assert sum(b for b, _ in log) == 6
+    assert sum(v for _, v in log) == 12
+
+
+def rhe(t: int, shift: int) -> int:
+    return round(Fraction(t, 1 << shift))          # Python rounds exact halves to even
+
+
+@pytest.mark.parametrize("two", [0, 1])
+@pytest.mark.parametrize("sign", [0, 1])
+@pytest.mark.parametrize("accumulator_bits", [27, 12])
+def test_requantise_is_the_integer_semantics(two, sign, accumulator_bits):
+    """Written out with Python's big integers; extremes, exact halves and every shift among them."""
+    config = AcceleratorConfig(pes=4, lanes=1, sweep=4, accumulator_bits=accumulator_bits, **SMALL)
+    dut, rng = Requantise(config), np.random.default_rng(two + 2 * sign)
+    rows, branch, top = 32, (1, 0) if two else (sign, 0), 1 << accumulator_bits - 1
+    lo, hi, codes = -100, 90, [(-128, 127), (-5, 9)]
+
+    def table(bits, shift_top):
+        multiplier = rng.integers(-(1 << bits), 1 << bits, (rows, 4))
+        kind = rng.integers(0, 3, (rows, 4))
+        negative = np.choose(kind, [np.zeros_like(multiplier), multiplier, rng.integers(-(1 << bits), 1 << bits, (rows, 4))])
+        if two:
+            negative = np.where(kind == 2, multiplier, negative)
+        return {"bias": rng.integers(-top, top, (rows, 4)), "multiplier": multiplier, "negative": negative,
+                "branch": rng.integers(-(1 << 23), 1 << 23, (rows, 4)), "branch_shift": rng.integers(0, 64, (rows, 4)),
+                "shift": rng.integers(0, shift_top, (rows, 4)), "kind": kind}
+
+    tables = [table(23, 64), table(23, 64)]
+    for k in ("kind", "shift"):
+        tables[1][k] = tables[0][k]
+    for i in (0, 1):
+        if two:
+            t = tables[i]
+            t["negative"] = np.where(tables[0]["kind"] == 0, 0, t["multiplier"])
+    a = rng.choice([-top, top - 1, 0, 1, -1, 7], (2, rows, 4))
+    a = np.where(rng.random(a.shape) < 0.7, rng.integers(-top, top, a.shape), a)
+
+    def expected(r, lane):
+        positive = negative = 0
+        for i in range(two + 1):
+            t = {k: int(v[r, lane]) for k, v in tables[i].items()}
+            v = int(a[i, r, lane]) + t["bias"]
+            if branch[i]:
+                v = min(max(rhe(v * t["branch"], t["branch_shift"]), codes[i][0]), codes[i][1])
+            positive += v * t["multiplier"]
+            negative += v * t["negative"]
+        if sign:
+            return (positive > 0) - (positive < 0)
+        return min(max(rhe(positive if positive >= 0 else negative, int(tables[0]["shift"][r, lane])), lo), hi)
+
+    slots = [(r, i) for r in range(rows) for i in range(two + 1)]
+    got = []
+
+    async def body(ctx):
+        for n, (r, i) in enumerate(slots):
+            entry = {k: tables[i][k][r:r + 1] for k in ("bias", "multiplier", "negative", "branch", "branch_shift", "shift")}
+            if sign:
+                entry["negative"] = entry["multiplier"]
+            entry["rectify"] = (np.all([t["negative"][r:r + 1] == 0 for t in tables[:two + 1]], axis=0)
+                                & (not sign)).astype(int)
+            ctx.set(dut.load.strobe, 1)
+            ctx.set(dut.load.space, int(Space.NODES))
+            ctx.set(dut.load.address, n)
+            ctx.set(dut.load.data, word(dut.layouts.node, entry))
+            await ctx.tick()
+        ctx.set(dut.load.strobe, 0)
+        operands = [{"branch": branch[i], "lo": codes[i][0], "hi": codes[i][1]} for i in (0, 1)]
+        ctx.set(raw(dut.step), word(dut.layouts.step, {"operands": operands, "two": two, "sign": sign, "lo": lo, "hi": hi}))
+        for n in range(len(slots) + 20):
+            ctx.set(dut.node, min(n, 63))
+            k = n - dut.TABLE_LATENCY
+            ctx.set(dut.i_valid, 0 <= k < len(slots))
+            if 0 <= k < len(slots):
+                r, i = slots[k]
+                ctx.set(raw(dut.i_flags), word(FLAGS, {"first": int(i == 0), "last": int(i == two), "second": i}))
+                for lane in range(4):
+                    ctx.set(dut.i[lane], int(a[i, r, lane]))
+            if ctx.get(dut.o_valid):
+                got.append([ctx.get(dut.o[lane]) for lane in range(4)])
+            await ctx.tick()
+
+    simulate(dut, body)
+    assert got == [[expected(r, lane) for lane in range(4)] for r in range(rows)]
+
+
+def test_max_pool_takes_the_window_and_leaves_out_the_outside():
+    dut, rng = MaxPool(CONFIG), np.random.default_rng(5)
+    windows = [rng.integers(-256, 256, (int(rng.integers(1, 6)), 4)) for _ in range(40)]
+    inside = [rng.random(len(w)) < 0.7 for w in windows]
+    for mask in inside:
+        mask[int(rng.integers(len(mask)))] = True
+    got = []
+
+    async def body(ctx):
+        for w, mask in zip(windows, inside, strict=True):
+            for k in range(len(w)):
+                ctx.set(dut.i_valid, 1)
+                ctx.set(raw(dut.i_flags), word(FLAGS, {"window_first": int(k == 0), "window_last": int(k == len(w) - 1),
+                                                       "outside": int(not mask[k])}))
+                for lane in range(4):
+                    ctx.set(dut.i[lane], int(w[k, lane]))
+                await ctx.tick()
+                if ctx.get(dut.o_valid):
+                    got.append([ctx.get(dut.o[lane]) for lane in range(4)])
+                if rng.random() < 0.3:
+                    ctx.set(dut.i_valid, 0)
+                    await ctx.tick()
+                    assert not ctx.get(dut.o_valid)
+
+    simulate(dut, body)
+    assert got == [w[m].max(axis=0).tolist() for w, m in zip(windows, inside, strict=True)]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 300])
+@pytest.mark.parametrize("mode", ["hold", "truncate"])
+@pytest.mark.parametrize("direct", [0, 1])
+@pytest.mark.parametrize("refresh", [0, 1])
+def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh):
+    rng, shape = np.random.default_rng(limit), (2, 3, 2)                       # height, width, groups
+    ref = rng.integers(-100, 156, (12, 4))
+    x = np.where(rng.random((12, 4)) < 0.5, ref, rng.integers(-100, 156, (12, 4)))
+    x[4] = ref[4] if not refresh else 0
+    before = np.zeros_like(ref) if refresh else ref
+    sent, value = threshold(x, before, 1 if refresh else limit, mode)
+    out = value if direct else sent
+    dut, words, writes, counts = DeltaUnit(CONFIG), [], {}, {"deltas": 0, "dropped": 0, "done": 0}
+
+    async def body(ctx):
+        step = {"height": 2, "width": 3, "groups": 2, "threshold": limit, "truncate": int(mode == "truncate"),
+                "direct": direct, "keep": 1, "snapshot": 7}
+        ctx.set(raw(dut.step), word(dut.layouts.step, step))
+        ctx.set(dut.refresh, refresh)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        for n in range(12 + 8):
+            busy = n < 12
+            ctx.set(dut.i_valid, busy)
+            ctx.set(dut.reference.valid, busy)
+            if busy:
+                for lane in range(4):
+                    ctx.set(dut.i[lane], int(x[n, lane]))
+                    ctx.set(dut.reference.p[lane], int(ref[n, lane]))
+            if ctx.get(dut.o.valid):
+                f = fields(dut.layouts.delta_word, ctx.get(raw(dut.o.p)))
+                words.append((int(f["y"][0]), int(f["x"][0]), int(f["group"][0]), int(f["mask"][0]),
+                              f["deltas"][0].tolist()))
+            if ctx.get(dut.write):
+                writes[ctx.get(dut.write_address)] = [ctx.get(dut.write_data[lane]) for lane in range(4)]
+            for name in counts:
+                counts[name] += ctx.get(getattr(dut, name))
+            await ctx.tick()
+
+    simulate(dut, body)
+    positions = list(np.ndindex(shape))
+    assert words == [(*positions[n], int(((out[n] != 0) << np.arange(4)).sum()), out[n].tolist())
+                     for n in range(12) if out[n].any()]
+    assert writes == {7 + n: value[n].tolist() for n in range(12)}
+    rest = x - before - sent
+    assert counts == {"deltas": int((sent != 0).sum()), "dropped": int((rest * rest).sum()), "done": 12}
