@@ -160,7 +160,10 @@ class Builder:
             take = np.flatnonzero((owner == number) & (view.index > 0))
             element = view.index[take] - view.layout.starts[number]
             full = np.zeros((unit.size, outputs))
-            np.add.at(full, element, weight[take])
+            if len(np.unique(element)) == len(element):
+                full[element] = weight[take]
+            else:
+                np.add.at(full, element, weight[take])
             channels, height, width = unit.shape
             used = np.unique(element // (height * width))
             columns = full.reshape(channels, height * width, outputs)[used].transpose(0, 2, 1)

@@ -161,9 +161,15 @@ def per_channel(view: View, values: np.ndarray, fill: float) -> list[np.ndarray]
     channels = view.layout.first_channel
     if values.size == 1:
         return [np.full(u.shape[0], values.item(), np.float64) for u in view.units]
-    flat = np.broadcast_to(values, view.shape).ravel()
-    channel = view.layout.channel(view.index).ravel()
-    flat, channel = flat[channel >= 0], channel[channel >= 0]
+    index, flat = view.index, np.broadcast_to(values, view.shape)
+    axes = (1,) * (index.ndim - values.ndim) + values.shape
+    if index.ndim > 1 and axes[1] == values.size == index[0].shape[0] and len(index) == 1:
+        rows = index.reshape(values.size, -1)
+        ends = np.stack([rows.min(axis=1), rows.max(axis=1)])
+        if ends.all() and np.equal(*view.layout.channel(ends)).all():  # each entry's elements in one channel
+            index, flat = ends[0], values
+    channel = view.layout.channel(index).ravel()
+    flat, channel = flat.ravel()[channel >= 0], channel[channel >= 0]
     found = np.full(channels[-1], fill, np.float64)
     found[channel] = flat
     return None if (found[channel] != flat).any() else np.split(found, channels[1:-1])
