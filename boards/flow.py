@@ -94,7 +94,7 @@ class Build:
 
 
 def program(board: Board, bitstream: Path, progress: Progress = lambda what: None) -> None:
-    """Load a bitstream into the board with openFPGALoader. Raises UserError when program or board is absent."""
+    """Load a bitstream with openFPGALoader. Raises UserError when program or board is absent."""
     tool = shutil.which("openFPGALoader")
     if tool is None:
         raise UserError("--program needs openFPGALoader, which is not on PATH: install your system's package "

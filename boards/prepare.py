@@ -14,8 +14,9 @@ TOP = "top"
 
 
 def prepare(board: Board, design: wiring.Component, **overrides: str) -> dict[str, str]:
-    """Name -> text of the files of a build: ``top.il`` (RTLIL), the constraints of pins and clocks (``top.lpf``
-    or ``top.xdc``) and for Vivado its script ``top.tcl``. ``overrides`` are those of the Amaranth platform.
+    """Name -> text of the files of a build: ``top.il`` (RTLIL), the constraints of pins and clocks
+    (``top.lpf`` or ``top.xdc``) and for Vivado its script ``top.tcl``.
+    ``overrides`` are those of the Amaranth platform.
 
     Raises UserError when amaranth-boards is not installed.
     """

@@ -34,8 +34,8 @@ def describe(board: Board, netlist: Netlist, model: Path | None) -> dict[str, ob
 def git_hash() -> str:
     """The commit that is checked out, with "-dirty" when files differ from it; "" outside a checkout."""
     try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=ROOT,
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+                              cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return ""
     return done.stdout.strip()
@@ -63,7 +63,8 @@ def table(report: Mapping) -> str:
     lines = [f"{report['part']}, {resources['kind']}"]
     lines += [row[0].ljust(width) + "".join(cell.rjust(8) for cell in row[1:]) for row in rows]
     for kind, path in report["logic"]["deepest"].items():
-        lines.append(f"deepest logic from a {kind}: {path['levels']} LUT levels, {path['start']} -> {path['end']}")
+        lines.append(f"deepest logic from a {kind}: {path['levels']} LUT levels, "
+                     f"{path['start']} -> {path['end']}")
     return "\n".join(lines)
 
 

@@ -52,7 +52,8 @@ def missing_open_tools(board: Board) -> list[str]:
                       if not (_database(variable) / file).exists()]
 
 
-def open_flow(board: Board, folder: Path, seed: int, progress: Progress = lambda what: None) -> dict[str, object]:
+def open_flow(board: Board, folder: Path, seed: int,
+              progress: Progress = lambda what: None) -> dict[str, object]:
     """Build ``top.bit`` from ``top.json`` and ``top.xdc`` with the open tools; Fmax and slack.
 
     Raises UserError when a tool fails.
@@ -75,7 +76,8 @@ def open_flow(board: Board, folder: Path, seed: int, progress: Progress = lambda
     (folder / f"{TOP}.frames").write_text(frames.stdout)
     log = folder / f"{TOP}.xc7frames2bit.log"
     check(run(["xc7frames2bit", "--part_file", artix / part / "part.yaml", "--part_name", part,
-               "--frm_file", f"{TOP}.frames", "--output_file", f"{TOP}.bit"], folder, log), "xc7frames2bit", log)
+               "--frm_file", f"{TOP}.frames", "--output_file", f"{TOP}.bit"], folder, log),
+          "xc7frames2bit", log)
     fmax = min(float(speed) for speed in speeds.values())
     return {"tool": "nextpnr-xilinx", "seed": seed, "fmax_mhz": fmax,
             "slack_ns": round(1e9 / board.clock_hz - 1e3 / fmax, 3)}

@@ -1,0 +1,80 @@
+"""``python -m hw.build``: a board's accelerator to a report, to Verilog, to a bitstream, into the board."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from boards import report
+from boards.board import MODULES, Board, get_board
+from boards.flow import Build, program
+from host.errors import UserError
+
+FOLDER = Path("build")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m hw.build", description=(
+        "Build the accelerator for a board. Without --verilog or --bitstream it is synthesised and counted."))
+    p.add_argument("--board", required=True, metavar="NAME", help=f"one of {', '.join(MODULES)}")
+    p.add_argument("--variant", metavar="NAME", help="variant of the board (default: its first one)")
+    p.add_argument("--model", type=Path, metavar="FILE",
+                   help="a compiled network (.rrm) to put into the bitstream")
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--estimate", action="store_true", help="synthesise and count (the default)")
+    what.add_argument("--verilog", action="store_true", help="also write Verilog for the vendor's tools")
+    what.add_argument("--bitstream", action="store_true", help="also place, route and pack")
+    p.add_argument("--seed", type=int, nargs="+", default=[1], metavar="N",
+                   help="seeds of place and route; the fastest result is packed (default: 1)")
+    p.add_argument("--program", action="store_true", help="build the bitstream and load it into the board")
+    p.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER",
+                   help="where to write (default: build/)")
+    return p
+
+
+def accelerator(board: Board, model: Path | None):
+    """The board's accelerator, with the memories of a compiled network in it if one is given."""
+    from hw.accelerator import Accelerator
+
+    return Accelerator(board.config, board.link)
+
+
+def build(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for. Raises UserError."""
+    board = get_board(arguments.board, arguments.variant)
+    work = Build(board, accelerator(board, arguments.model), arguments.out / board.label, arguments.model,
+                 say)
+    facts = work.estimate()
+    print(report.table(facts))
+    if arguments.verilog:
+        print(f"Verilog: {work.verilog()}")
+    if arguments.bitstream or arguments.program:
+        bitstream = work.bitstream(arguments.seed)
+        timing = facts["timing"]
+        print(f"{timing['fmax_mhz']} MHz of {timing['target_mhz']:g} MHz, {timing['kind']}")
+        print(f"bitstream: {bitstream}")
+        if arguments.program:
+            program(board, bitstream, say)
+    print(f"report: {work.folder / 'report.json'}")
+
+
+def say(what: str) -> None:
+    """Tell what is being done."""
+    print(f"{what} ...", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code is 2 when the input, the environment or the timing is wrong."""
+    try:
+        build(parser().parse_args(arguments))
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
