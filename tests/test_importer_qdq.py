@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -319,3 +321,37 @@ def test_float_model_of_a_quantised_network(tmp_path):
     y = net.add("Relu", net.add("Conv", net.x, net.weight(4, 3, 3, 3), net.normal(4)))
     model = net.model(net.add("Conv", y, net.weight(2, 4, 3, 3)))
     compare(model, import_onnx(save(model, tmp_path)), net.image())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_random_graph(tmp_path, data):
+    """Layers, sums, concats, pools and views between Q/DQ pairs of random parameters."""
+    net = QdqNet(1, 3, 6, 6, seed=data.draw(st.integers(0, 999)))
+
+    def pair(value: str) -> str:
+        scale = data.draw(st.sampled_from([0.023, 0.041, 0.0537]))
+        dtype = data.draw(st.sampled_from([np.int8, np.uint8]))
+        zero = data.draw(st.sampled_from([-128, 0, 5] if dtype is np.int8 else [0, 128]))
+        return net.qdq(value, scale, zero, dtype)
+
+    values = [pair(net.qconv(pair(net.x), 4, 3))]
+    for _ in range(data.draw(st.integers(2, 8))):
+        kind = data.draw(st.sampled_from(["conv", "relu", "pool", "add", "concat", "shuffle", "average"]))
+        a, b = (data.draw(st.sampled_from(values[-3:])) for _ in range(2))
+        if kind == "conv":
+            value = net.qconv(a, 4, 4, data.draw(st.sampled_from([1, 3])), data.draw(st.sampled_from([0, None])))
+        elif kind == "concat":
+            value = pair(net.add("Concat", a, b, axis=1))
+            value = net.qconv(value, 4, 8, 1)
+        elif kind == "shuffle":
+            value = net.add("Gather", a, np.array([2, 0, 3, 1]), axis=1)
+        elif kind == "average":
+            value = net.add("AveragePool", a, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)
+        else:
+            op, inputs = {"relu": ("Relu", [a]), "pool": ("MaxPool", [a]), "add": ("Add", [a, b])}[kind]
+            more = {"kernel_shape": [3, 3], "pads": [1] * 4} if kind == "pool" else {}
+            value = net.add(op, *inputs, **more)
+        value = net.add("Relu", value) if data.draw(st.booleans()) else value
+        values.append(pair(value))
+    check(net, tmp_path, pair(net.qconv(values[-1], 2, 4)), values[-2])
