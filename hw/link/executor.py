@@ -94,7 +94,7 @@ class Executor(wiring.Component):
         words, writer, reader, decoder = self.words, self.writer, self.reader, self.decoder
         m.d.comb += [
             words.memory.eq(memory), words.writing.eq(self.header.code == Command.LOAD),
-            reader.mirror_base.eq(memory.mirror), reader.update.eq(self.header.code == Command.CHANGES),
+            reader.mirror_base.eq(memory.mirror), reader.update.eq(self.header.code != Command.READ),
             decoder.frame.eq(frame), decoder.zero_data.eq(self.i.p),
             decoder.zero_write.eq(self.zeros & self.i.valid),
             self.ring.run.p.first.eq(run.first), self.ring.run.p["count"].eq(run["count"]),
@@ -159,8 +159,8 @@ class Executor(wiring.Component):
         with m.If((is_frame | is_run) & wrong):
             self._finish(m, Status.MALFORMED)
         with m.Elif(is_frame):
-            m.d.comb += self.decoder.start.eq(1)
-            m.next = "DECODE"
+            m.d.comb += self.decoder.first.eq(self.frame.begin)
+            m.next = "PART"
         with m.Elif(~self.ring.idle):
             self._finish(m, Status.RUNNING)
         with m.Elif(is_run):
@@ -197,15 +197,17 @@ class Executor(wiring.Component):
         with m.State("RUN"):
             m.d.comb += [run.valid.eq(1), decoder.first.eq(1)]
             with m.If(run.ready):
-                m.d.comb += decoder.start.eq(1)
-                m.next = "DECODE"
+                m.next = "PART"
+        with m.State("PART"):
+            m.d.comb += decoder.start.eq(1)
+            m.next = "DECODE"
         with m.State("DECODE"):
             moving = (frame.valid & frame.ready) | (decoder.i.valid & decoder.i.ready)
             with m.If(~moving):
                 m.d.sync += waited.eq(waited + 1)
             with m.If(~decoder.busy & ~self.i.valid):
                 m.next = "WAIT"
-                with m.If(self.frame.more):
+                with m.If(~self.frame.wait):
                     self._finish(m, Status.OK)
             with m.Elif(~decoder.busy | expired):
                 self._finish(m, Status.STALLED)
@@ -217,7 +219,7 @@ class Executor(wiring.Component):
                 self._finish(m, Status.BUSY)
 
     def _words(self, m: Module, passing: Signal) -> None:
-        """LOAD, READ and CHANGES: first a pass that adds up the bytes, then the words themselves."""
+        """LOAD, READ, COPY and CHANGES: first a pass that adds up the bytes, then the words themselves."""
         words, writer, reader, header = self.words, self.writer, self.reader, self.header
         with m.State("SIZE"):
             m.d.comb += passing.eq(~words.word.done)

@@ -21,7 +21,7 @@ class FrameDecoder(wiring.Component):
     channels of a pixel together. In a packet of ``changes`` eight elements begin with a mask of which bit i
     tells whether element i follows; those that do not are as in the mirror, which holds the bytes of the last
     frame. Else every element follows. Each element gives the delta u - mirror, or with ``values`` u - zero
-    point; those smaller than ``threshold`` become 0. The mirror keeps u.
+    point; those smaller than ``threshold`` become 0. The mirror keeps u. ``quiet`` elements only do that.
 
     Members
     -------
@@ -92,7 +92,7 @@ class FrameDecoder(wiring.Component):
                 with m.If(~self.o.valid):
                     m.next = "IDLE"
         new = Mux(present, self.i.p, mirror.data)
-        self._words(m, step, channel, new, Mux(frame.values, zero, mirror.data), (left == 1) & ~frame.more)
+        self._words(m, step, channel, new, Mux(frame.values, zero, mirror.data), (left == 1) & frame.end)
         with m.If(self.first):
             m.d.sync += at.eq(0)
         return m
@@ -118,8 +118,9 @@ class FrameDecoder(wiring.Component):
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(step):
-            m.d.sync += [self.o.valid.eq(full), word.y.eq(y), word.x.eq(x), word.group.eq(group),
-                         word.last.eq(last), channel.eq(channel + 1), lane.eq(lane + 1)]
+            m.d.sync += [self.o.valid.eq(full & ~self.frame.quiet),
+                         word.y.eq(y), word.x.eq(x), word.group.eq(group), word.last.eq(last),
+                         channel.eq(channel + 1), lane.eq(lane + 1)]
             for i in range(self.config.sweep):
                 with m.If(lane == i):
                     m.d.sync += word.deltas[i].eq(Mux(magnitude < self.frame.threshold, 0, delta))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -73,6 +73,7 @@ class Link(wiring.Component):
         session, sequence, status = Signal(16), Signal(8), Signal(Status)
         identify, executed = header.code == Command.IDENTIFY, Signal()
         repeated = header.sequence == sequence
+        reads = Cat(header.code == c for c in (Command.READ, Command.COPY, Command.CHANGES)).any()
         m.d.comb += [
             transmitter.header.code.eq(status), transmitter.header.session.eq(session),
             transmitter.header.sequence.eq(Mux(receiver.status == Status.OK, header.sequence, sequence)),
@@ -94,7 +95,7 @@ class Link(wiring.Component):
                     m.d.comb += self.reset.eq(~repeated | (header.session != session))
                 with m.Elif((session == 0) | (header.session != session)):
                     m.d.sync += status.eq(Status.SESSION)
-                with m.Elif(repeated & ~((header.code == Command.READ) | (header.code == Command.CHANGES))):
+                with m.Elif(repeated & ~reads):
                     m.d.sync += status.eq(executor.status)
                     with m.If(executor.status == Status.BUSY):
                         m.d.comb += [executor.start.eq(1), executor.resume.eq(1)]

@@ -8,6 +8,7 @@ detects every error of up to 7 bits, over 4 KiB every error of up to 3 bits and 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
@@ -38,7 +39,8 @@ class Command(IntEnum):
     RUN = 4
     FRAME = 5
     READ = 6
-    CHANGES = 7
+    COPY = 7
+    CHANGES = 8
 
 
 class Status(IntEnum):
@@ -66,13 +68,14 @@ IDENTITY = StructLayout({"magic": unsigned(32), "protocol": unsigned(16), "input
 INPUT = StructLayout({"width": unsigned(16), "channels": unsigned(16)})
 MEMORY = StructLayout({"space": unsigned(8), "unit": unsigned(8), "units": unsigned(8), "words": unsigned(16),
                        "address": unsigned(24), "mirror": unsigned(24)})
-FRAME = StructLayout({"more": unsigned(1), "values": unsigned(1), "changes": unsigned(1),
-                      "reserved": unsigned(5), "threshold": unsigned(8), "elements": unsigned(16)})
+FRAME = StructLayout({"begin": unsigned(1), "end": unsigned(1), "wait": unsigned(1), "values": unsigned(1),
+                      "changes": unsigned(1), "quiet": unsigned(1), "reserved": unsigned(2),
+                      "threshold": unsigned(8), "elements": unsigned(16)})
 RUN = StructLayout({"first": unsigned(16), "count": unsigned(16), "refresh": unsigned(8), "frame": FRAME})
 
 FIELDS: Mapping[Command, StructLayout | None] = {
     Command.IDENTIFY: None, Command.RESET: None, Command.INPUT: INPUT, Command.LOAD: MEMORY, Command.RUN: RUN,
-    Command.FRAME: FRAME, Command.READ: MEMORY, Command.CHANGES: MEMORY}
+    Command.FRAME: FRAME, Command.READ: MEMORY, Command.COPY: MEMORY, Command.CHANGES: MEMORY}
 """The fields with which a request's payload begins. What follows them: LOAD words, INPUT zero points, RUN and
 FRAME elements of the frame."""
 PACKET_BYTES = 2 + HEADER.size // 8 + CRC_BYTES
@@ -119,20 +122,23 @@ def identity(config: AcceleratorConfig, link: LinkConfig) -> bytes:
 
 
 def crc_bytes(data: bytes) -> bytes:
-    """The CRC of some bytes, as it is sent."""
-    return CRC.compute(data).to_bytes(CRC_BYTES, "little")
+    """The CRC of some bytes, as it is sent (``zlib`` has the same one as ``CRC``)."""
+    return zlib.crc32(data).to_bytes(CRC_BYTES, "little")
 
 
-def pack(layout: StructLayout, **values: int) -> bytes:
-    """Fields to bytes; those left out are 0. Raises ValueError naming a field that does not fit."""
+def pack(layout: StructLayout, **values: int | Mapping[str, int]) -> bytes:
+    """Fields to bytes; those left out are 0, and a field with fields of its own takes a mapping of them.
+    Raises ValueError naming a field that does not fit."""
     if unknown := set(values) - set(layout.members):
         raise KeyError(f"no field {sorted(unknown)[0]!r}")
     word = 0
     for name, field in layout:
-        value = int(values.get(name, 0))
-        if value >> field.width:
+        value = values.get(name, 0)
+        if isinstance(value, Mapping):
+            value = int.from_bytes(pack(field.shape, **value), "little")
+        if int(value) >> field.width:
             raise ValueError(f"{name} is {value}; it must lie in 0..{(1 << field.width) - 1}")
-        word |= value << field.offset
+        word |= int(value) << field.offset
     return word.to_bytes(layout.size // 8, "little")
 
 

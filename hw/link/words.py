@@ -1,4 +1,4 @@
-"""The words that a LOAD, READ or CHANGES packet means, one after the other."""
+"""The words that a packet names, one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hw.link.packets import MEMORY
 from hw.readout import answer_layout
 
 READABLE = (Space.PROJECTIONS, Space.SNAPSHOTS, Space.COUNTERS)
-"""Spaces that READ and CHANGES take; in PROJECTIONS a unit is a sweep group."""
+"""Spaces that READ, COPY and CHANGES take; in PROJECTIONS a unit is a sweep group."""
 
 
 def written_bytes(layouts: Layouts, space: Space) -> int:

@@ -17,7 +17,7 @@ from tests.link.device_model import RingModel
 CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, projection_words=64, weight_words=64, column_words=32,
                            tap_words=32, codebook_words=32, snapshot_words=64, node_words=8, axis_words=32,
                            channel_words=8, step_words=8, edge_words=8, clear_words=8)
-LINK = LinkConfig(buffer_bytes=128, mirror_bytes=64, input_channels=8, timeout=60)
+LINK = LinkConfig(buffer_bytes=128, mirror_bytes=64, input_channels=8, timeout=40)
 SILENCE = None
 """In a script: wait until the device gives up on what it has of a packet."""
 
@@ -49,7 +49,7 @@ async def put(ctx, port, payload, pause: int) -> None:
 
 
 async def take(ctx, port, pause: int):
-    """One transfer out of a stream. Checks that ``valid`` stays and the payload is frozen until it is taken."""
+    """One transfer out of a stream; ``valid`` has to stay and the payload to be frozen until then."""
     if pause:
         offered = None
         for _ in range(pause):
@@ -67,11 +67,12 @@ async def take(ctx, port, pause: int):
 class Bench:
     """Runs a script of byte strings and silences on a ``Link``; collects answers and effects on the ring.
 
-    ``patience`` cycles after the last input, everything must be still.
+    After the script everything must come to rest, and stay so.
     """
 
     def __init__(self, script: Iterable[bytes | None], *, stalls: str = "none", seed: int = 0,
-                 ring: RingModel | None = None, config: AcceleratorConfig = CONFIG, link: LinkConfig = LINK) -> None:
+                 ring: RingModel | None = None, config: AcceleratorConfig = CONFIG,
+                 link: LinkConfig = LINK) -> None:
         self.rng = random.Random(seed)
         self.script, self.stalls, self.link = script, stalls, link
         self.ring = ring or RingModel(config)
@@ -102,7 +103,7 @@ class Bench:
         """Wait until nothing has happened for longer than any timeout."""
         before = None
         while before != (before := (len(self.answers), len(self.ring.effects))):
-            await ctx.tick().repeat(2 * self.link.timeout)
+            await ctx.tick().repeat(self.link.timeout + 50)
 
     async def _receive(self, ctx) -> None:
         pause = self._pauses()
@@ -113,7 +114,8 @@ class Bench:
         pause = self._pauses()
         while True:
             p = await take(ctx, self.dut.ring.load, pause())
-            self.ring.effects.append(("load", *(int(p[k]) for k in ("space", "unit", "address", "data", "last"))))
+            fields = (int(p[name]) for name in ("space", "unit", "address", "data", "last"))
+            self.ring.effects.append(("load", *fields))
 
     async def _run(self, ctx) -> None:
         """``idle`` and the taking of runs, as the sequencer does."""
@@ -129,7 +131,7 @@ class Bench:
                 ring.idle = run["count"] == 0
                 ctx.set(dut.idle, ring.idle)
                 ctx.set(dut.run.ready, ring.idle)
-                await ctx.tick().repeat(1 + pause())
+                await ctx.tick().repeat(1 + min(pause(), 5))
                 ring.idle = ring.idle or finished
 
     async def _frame(self, ctx) -> None:
@@ -145,7 +147,8 @@ class Bench:
             _, _, valid, word = await ctx.tick().sample(port.valid, port.payload)
             ctx.set(port.ready, 0)
             if valid and ring.taking:
-                ring.frame(tuple(int(d) for d in word.deltas), *(int(word[k]) for k in ("y", "x", "group", "last")))
+                place = (int(word[name]) for name in ("y", "x", "group", "last"))
+                ring.frame(tuple(int(d) for d in word.deltas), *place)
 
     async def _read(self, ctx) -> None:
         dut, pause = self.dut.ring, self._pauses()

@@ -87,7 +87,7 @@ class DeviceModel:
         self.outcome = Status.OK
         self.mirror = bytearray(link.mirror_bytes)
         self.zeros = bytearray(link.input_channels)
-        self.width = self.channels = 0
+        self.width = self.channels = self.at = 0
         self._bytes = bytearray()
         self._deaf = False
 
@@ -154,7 +154,7 @@ class DeviceModel:
             return self._answer(Status.OK, sequence=sequence)
         if self.session == 0 or header["session"] != self.session:
             return self._answer(Status.SESSION, sequence=sequence)
-        if repeated and code not in (Command.READ, Command.CHANGES):
+        if repeated and code not in (Command.READ, Command.COPY, Command.CHANGES):
             if self.outcome == Status.BUSY:
                 self.outcome = Status.OK if self.ring.idle else Status.BUSY
             return self._answer(self.outcome, sequence=sequence)
@@ -172,7 +172,7 @@ class DeviceModel:
     def _reset(self) -> None:
         self.ring.reset()
         self.outcome = Status.OK
-        self.width = self.channels = 0
+        self.width = self.channels = self.at = 0
 
     def _execute(self, code: int, payload: bytes, repeated: bool) -> tuple[Status, bytes]:
         layout = FIELDS.get(code)
@@ -189,6 +189,7 @@ class DeviceModel:
             if part["elements"] and not self.channels:
                 return Status.MALFORMED, b""
         if code == Command.FRAME:
+            self.at = 0 if part["begin"] else self.at
             return self._frame(part, rest), b""
         if not self.ring.idle:
             return Status.RUNNING, b""
@@ -230,8 +231,8 @@ class DeviceModel:
                 self._word = [0] * s
             self._word[channel % s] = delta if abs(delta) >= part["threshold"] else 0
             position += 1
-            last = i == part["elements"] - 1 and not part["more"]
-            if channel % s == s - 1 or channel == self.channels - 1 or last:
+            last = i == part["elements"] - 1 and part["end"]
+            if not part["quiet"] and (channel % s == s - 1 or channel == self.channels - 1 or last):
                 if not self.ring.taking:
                     return Status.STALLED
                 self.ring.frame(tuple(self._word), pixel // self.width, pixel % self.width, channel // s,
@@ -239,7 +240,7 @@ class DeviceModel:
         self.at = position
         if at != len(rest):
             return Status.STALLED
-        return Status.OK if part["more"] or self.ring.idle else Status.BUSY
+        return Status.BUSY if part["wait"] and not self.ring.idle else Status.OK
 
     def _words(self, code: Command, fields: dict[str, int], rest: bytes,
                repeated: bool) -> tuple[Status, bytes]:
@@ -266,4 +267,4 @@ class DeviceModel:
             packed.append(sum(c << j for j, c in enumerate(changed)))
         for i, byte in zip(where, data, strict=True):
             self.mirror[i] = byte
-        return Status.OK, data if repeated or len(packed) >= total else bytes(packed)
+        return Status.OK, data if repeated or code == Command.COPY or len(packed) >= total else bytes(packed)
