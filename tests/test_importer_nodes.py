@@ -162,6 +162,15 @@ def test_sum_of_pieces_that_do_not_align(tmp_path):
     agree(net, tmp_path, net.conv(net.add("Relu", b), 2, 4))
 
 
+def test_repeated_channels_get_their_own_constants(tmp_path):
+    net = Net(1, 3, 6, 6)
+    a = net.conv(net.x, 4, 3)
+    b = net.add("Gather", net.add("Relu", a), np.array([1, 3, 1, 1, 0, 2]), axis=1)
+    c = net.add("Add", net.add("Mul", b, channels(net, 6)), channels(net, 6))
+    d = net.add("PRelu", net.add("Gather", a, np.array([2, 3, 2]), axis=1), channels(net, 3))
+    agree(net, tmp_path, net.conv(net.add("Concat", c, d, axis=1), 2, 9))
+
+
 def test_sum_broadcast_over_the_image(tmp_path):
     net = Net(1, 3, 6, 5)
     a = net.add("Relu", net.conv(net.x, 4, 3))

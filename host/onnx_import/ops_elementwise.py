@@ -28,7 +28,11 @@ def activation(context: Context, node: OnnxNode, args: Sequence[Value | None]) -
     view = real(args[0])
     slope = {"Relu": lambda: 0.0, "Abs": lambda: -1.0, "LeakyRelu": lambda: node.attribute("alpha", 0.01),
              "PRelu": lambda: weights(args[1], "slope")}[node.op]()
-    slopes = per_channel(view, np.asarray(slope, np.float64), 1.0)
+    slope = np.asarray(slope, np.float64)
+    slopes = per_channel(view, slope, 1.0)
+    if slopes is None:  # a channel that stands in the view twice has two slopes
+        view = context.builder.gathered(f"{node.outputs[0]}/in", view)
+        slopes = per_channel(view, slope, 1.0)
     if slopes is None:
         raise Unsupported("its slope varies over the image; one slope per channel is possible")
     return each_unit(context.builder, node.outputs[0], view,
