@@ -20,17 +20,17 @@ class TensorStatistics:
     """One tensor over all calibration frames, in real units.
 
     low, high
-        extremes of all values, 0 included.
+        float64[C]: extremes of all values of a channel, 0 included.
     sample
-        float32[n]: evenly spaced elements of every frame, the stride changing from frame to frame.
+        float32[C, n]: evenly spaced elements of every frame, their offset changing from frame to frame.
     mean
         float64[C, H, W]: mean over frames (for bias correction).
     energy
         float64[C]: mean square per channel (how much a weight error in that column costs).
     """
 
-    low: float
-    high: float
+    low: np.ndarray
+    high: np.ndarray
     sample: np.ndarray
     mean: np.ndarray
     energy: np.ndarray
@@ -58,14 +58,15 @@ def calibrate(network: Network, arrays: Iterable[np.ndarray],
         values = model.run(network.input.to_real(array))
         for name in network.graph.tensors:
             x = values[name]
-            lowest, highest = float(x.min()), float(x.max())
+            flat = x.reshape(len(x), -1)
+            lowest, highest = flat.min(axis=1).astype(np.float64), flat.max(axis=1).astype(np.float64)
             if not np.isfinite([lowest, highest]).all():
-                raise UserError(f"{network.name}: tensor {name} is not finite on calibration frame {frames - 1}; "
-                                "check the preprocessing (mean, scale) and the weights")
-            low[name] = min(low.get(name, 0.0), lowest)
-            high[name] = max(high.get(name, 0.0), highest)
+                raise UserError(f"{network.name}: tensor {name} is not finite on calibration frame "
+                                f"{frames - 1}; check the preprocessing (mean, scale) and the weights")
+            low[name] = np.minimum(low.get(name, 0.0), lowest)
+            high[name] = np.maximum(high.get(name, 0.0), highest)
             stride = max(1, x.size // SAMPLES_PER_FRAME)
-            sample.setdefault(name, []).append(x.reshape(-1)[frames % stride::stride].astype(np.float32))
+            sample.setdefault(name, []).append(flat[:, frames % stride::stride].astype(np.float32))
             total[name] = total.get(name, 0.0) + x.astype(np.float64)
             square[name] = square.get(name, 0.0) + np.square(x, dtype=np.float64).mean(axis=(1, 2))
         if progress:
@@ -73,5 +74,5 @@ def calibrate(network: Network, arrays: Iterable[np.ndarray],
     if not frames:
         raise UserError(f"{network.name}: no calibration frames")
     return Calibration(frames, {
-        n: TensorStatistics(low[n], high[n], np.concatenate(sample[n]), total[n] / frames, square[n] / frames)
+        n: TensorStatistics(low[n], high[n], np.concatenate(sample[n], axis=1), total[n] / frames, square[n] / frames)
         for n in network.graph.tensors})

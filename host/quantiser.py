@@ -29,6 +29,8 @@ MAX_SHIFT = 47
 """Largest requantisation shift; a factor too small for it loses multiplier bits, not range."""
 MAX_BIAS = 1 << 25
 """Largest bias code: bias and accumulator together then fit 28 bits."""
+GAIN_BELOW = 10 ** (30 / 10)
+"""Signal to rounding noise (power) of a consumer's typical sum below which a tensor gets a gain per channel."""
 RANGE_FACTORS = np.linspace(0.5, 1.0, 26)
 """Candidate fractions of a tensor's extremes for the range with the least mean square error."""
 SCALE_FACTORS = np.linspace(0.7, 1.0, 13)
@@ -59,9 +61,28 @@ def range_code(low: float, high: float) -> Code:
 
 def activation_code(stats: TensorStatistics) -> Code:
     """The code with the least mean square error on the calibration sample (clipping against resolution)."""
-    candidates = [range_code(stats.low * f, stats.high * f) for f in RANGE_FACTORS]
+    low, high = float(stats.low.min()), float(stats.high.max())
+    candidates = [range_code(low * f, high * f) for f in RANGE_FACTORS[::-1]]
     errors = [float(np.square(c.decode(c.encode(stats.sample)) - stats.sample).mean()) for c in candidates]
-    return candidates[len(errors) - 1 - int(np.argmin(errors[::-1]))]
+    return candidates[int(np.argmin(errors))]
+
+
+def channel_code(stats: TensorStatistics) -> Code:
+    """A code with a gain per channel, so that each channel uses the whole of one common range of codes."""
+    lo = -np.arange(256.0)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.fmax(np.fmax(stats.low / lo, stats.high / (lo + 255)), 0.0)      # [candidate, channel]
+    live = steps[0] > 0
+    if not live.any():
+        return range_code(0.0, 0.0)
+    best = int(np.log2(steps[:, live]).sum(axis=1).argmin())
+    widest = np.where(live, steps[best], steps[best].max())
+    step, least = widest, np.full(len(widest), np.inf)
+    for factor in RANGE_FACTORS[::-1]:
+        codes = np.clip(np.rint(stats.sample / (widest * factor)[:, None]), -best, 255 - best)
+        error = np.square(codes * (widest * factor)[:, None] - stats.sample).mean(axis=1)
+        step, least = np.where(error < least, widest * factor, step), np.minimum(error, least)
+    return Code(float(step.max()), -best, 255 - best, best - 128, tuple(step / step.max()))
 
 
 def quantise(network: Network, calibration: Calibration | None = None, *, weights: Weights = "auto",
@@ -80,7 +101,8 @@ def quantise(network: Network, calibration: Calibration | None = None, *, weight
     """
     graph = network.graph
     tensors = _tensor_codes(graph, calibration, input_code)
-    energy = {n: s.energy for n, s in calibration.tensors.items()} if calibration else {}
+    energy = {n: s.energy / np.square(tensors[n].code.scales(len(s.energy)))
+              for n, s in (calibration.tensors.items() if calibration else ())}
     projections, coded = {}, {}
     for p in graph.projections.values():
         edges = graph.edges_into(p.name)
@@ -114,9 +136,29 @@ def _tensor_codes(graph: Graph, calibration: Calibration | None, known: Code | N
         elif code is None:
             if calibration is None:
                 raise UserError(f"graph {graph.name}: tensor {tensor.name} has no scale; calibration is needed")
-            code = activation_code(calibration.tensors[tensor.name])
+            stats = calibration.tensors[tensor.name]
+            code = activation_code(stats)
+            if node is not None and _wants_gain(graph, node, code, stats):
+                code = channel_code(stats)
         tensors[tensor.name] = replace(tensor, code=code)
     return tensors
+
+
+def _wants_gain(graph: Graph, node: Node, code: Code, stats: TensorStatistics) -> bool:
+    """One scale for all channels would leave typical sums of the consumers too noisy, and gains can be had
+    (a clip must not cut a channel inside its range of codes)."""
+    low, high = node.clip
+    if node.sign or not (low in (None, 0) and (high is None or stats.low.min() >= 0)):
+        return False
+    noise = code.scale ** 2 / 12
+    ratios = [stats.energy / noise]
+    for e in graph.edges_from(node.target):
+        power = np.square(e.weight).sum(axis=(2, 3))                                # [K, R]
+        signal, heard = np.zeros(graph.shape_of(e.target)[0]), np.zeros(graph.shape_of(e.target)[0])
+        np.add.at(signal, e.rows, power * stats.energy[e.channels][:, None])
+        np.add.at(heard, e.rows, power * noise)
+        ratios.append(signal[heard > 0] / heard[heard > 0])
+    return any(len(r) > 0 and np.median(r) < GAIN_BELOW for r in ratios[1:] or ratios)
 
 
 def _only_moves(node: Node, graph: Graph) -> bool:
@@ -133,7 +175,7 @@ def _quantise_projection(graph: Graph, p: Projection, edges: tuple[Edge, ...], t
                          ) -> tuple[Projection, list[np.ndarray], Literal[None, 4, 8]]:
     """Scale of a projection, weight codes of its edges, and the width of their codebook (None: int8)."""
     inputs = [tensors[e.source].code for e in edges]
-    unit = [e.weight.astype(np.float64) * c.scale for e, c in zip(edges, inputs, strict=True)]  # value of one code
+    unit = [e.weight * _by_column(c, e) for e, c in zip(edges, inputs, strict=True)]  # what one code adds
     if p.scale is not None:
         codes = [np.rint(w / _by_row(p.scale, e)).astype(np.int32) for e, w in zip(edges, unit, strict=True)]
         return p, codes, None if all((-128 <= c.min()) and (c.max() <= 127) for c in codes) else 8
@@ -158,6 +200,11 @@ def _by_row(per_row: np.ndarray, e: Edge) -> np.ndarray:
     return per_row[e.rows][:, :, None, None]
 
 
+def _by_column(code: Code, e: Edge) -> np.ndarray:
+    """Real value of one code of each column's channel: [K, 1, 1, 1]."""
+    return code.scales(int(e.channels[-1]) + 1 if code.gain is None else len(code.gain))[e.channels][:, None, None, None]
+
+
 def _row_max(edges: tuple[Edge, ...], values: list[np.ndarray], rows: int) -> np.ndarray:
     """Largest |value| of each projection row over all edges: [rows]."""
     top = np.zeros(rows)
@@ -176,7 +223,7 @@ def _int8_codes(edges: tuple[Edge, ...], unit: list[np.ndarray], scale: np.ndarr
 def _int8_scale(p: Projection, edges: tuple[Edge, ...], unit: list[np.ndarray], energy: dict[str, np.ndarray],
                 ) -> np.ndarray:
     """Scale per row: exact where a row is made of small whole multiples (pooling, up-sampling), else the
-    candidate with the least square error, each column weighted by its input's mean square."""
+    candidate with the least square error, each column weighted by the mean square ``energy`` of its codes."""
     rows = p.shape[0]
     top = _row_max(edges, unit, rows)
     top[top == 0] = top.max() or 1.0
@@ -185,7 +232,7 @@ def _int8_scale(p: Projection, edges: tuple[Edge, ...], unit: list[np.ndarray], 
         scale = top * factor / 127
         error = np.zeros(rows)
         for e, w, code in zip(edges, unit, _int8_codes(edges, unit, scale, 0.0), strict=True):
-            cost = energy.get(e.source, np.ones(int(e.channels.max()) + 1))[e.channels]
+            cost = energy[e.source][e.channels] if e.source in energy else np.ones(len(e.channels))
             np.add.at(error, e.rows, np.square(code * _by_row(scale, e) - w).sum(axis=(2, 3)) * cost[:, None])
         better = error < least
         best, least = np.where(better, scale, best), np.where(better, error, least)
@@ -307,7 +354,7 @@ def accumulator_width(graph: Graph) -> dict[str, int]:
 
 
 def refresh_interval(graph: Graph, threshold: dict[str, int]) -> int | None:
-    """Frames that ``truncate`` may run before an accumulator could wrap (None: for ever).
+    """Frames that ``truncate`` may run after a refresh before an accumulator could wrap (None: for ever; 0: none).
 
     Each frame moves P away from W * snapshot by less than sum(|W|) * (T - 1).
     """
@@ -321,7 +368,7 @@ def refresh_interval(graph: Graph, threshold: dict[str, int]) -> int | None:
         if p.mode == "delta" and drift.max() > 0:
             room = (1 << (graph.accumulator_bits - 1)) - 1 - _projection_bounds(graph, p)[1]
             frames = min(frames, math.floor((room[drift > 0] / drift[drift > 0]).min()))
-    return None if frames == math.inf else max(int(frames), 1)
+    return None if frames == math.inf else int(frames)
 
 
 # ------------------------------------------------------------------------------------------------- nodes
@@ -336,7 +383,7 @@ def _weight_drift(edges: tuple[Edge, ...], tensors: dict[str, Tensor], projectio
     drift: dict[str, np.ndarray] = {}
     for e in edges if calibration else ():
         p = projections[e.target]
-        rounded = e.weight_code * _by_row(p.scale, e) / tensors[e.source].code.scale
+        rounded = e.weight_code * _by_row(p.scale, e) / _by_column(tensors[e.source].code, e)
         moved = scatter(e, calibration.tensors[e.source].mean, rounded - e.weight, p.shape, np.float64)
         drift[p.name] = drift.get(p.name, 0.0) + moved.mean(axis=(1, 2))
     return drift
@@ -353,7 +400,7 @@ def _quantise_node(node: Node, tensors: dict[str, Tensor], projections: dict[str
     for op in node.operands:
         channels = len(op.bias)
         source = (projections[op.source].scale if op.source in projections
-                  else np.full(channels, tensors[op.source].code.scale))
+                  else tensors[op.source].code.scales(channels))
         bias = op.bias - drift.get(op.source, 0.0)
         op = replace(op, bias=bias, bias_code=np.rint(bias / source).astype(np.int64))
         if op.branch is not None:
@@ -361,7 +408,7 @@ def _quantise_node(node: Node, tensors: dict[str, Tensor], projections: dict[str
             op = replace(op, branch_multiplier=factor, branch_shift=shift)
             source = np.full(channels, op.branch.scale)
         operands.append(op)
-        factors.append(source / target.scale)
+        factors.append(source / target.scales(channels))
     steepest = np.maximum(np.abs(node.slope), 1.0)
     _, shift = _multiplier(np.max(factors, axis=0) * steepest)
     for i, (op, factor) in enumerate(zip(operands, factors, strict=True)):
@@ -369,8 +416,8 @@ def _quantise_node(node: Node, tensors: dict[str, Tensor], projections: dict[str
         operands[i] = replace(op, multiplier=np.rint(exact).astype(np.int64),
                               negative_multiplier=np.rint(exact * node.slope).astype(np.int64))
     low, high = node.clip
-    lo = target.lo if low is None else int(target.encode(low))
-    hi = target.hi if high is None else int(target.encode(high))
+    lo = target.lo if low is None or target.gain else int(target.encode(low))
+    hi = target.hi if high is None or target.gain else int(target.encode(high))
     return replace(node, operands=tuple(operands), shift=shift, lo=lo, hi=hi)
 
 

@@ -25,7 +25,7 @@ QuantizeLinear/DequantizeLinear form arrives with ``Tensor.code`` and ``Projecti
 
 Integer semantics
 -----------------
-*Codes.* ``real = scale * code``; ``code = q - zero_point``, so padding and absence are code 0. Codes are
+*Codes.* ``real = scale * gain[channel] * code``; ``code = q - zero_point``, so padding and absence are code 0. Codes are
 9-bit signed and those of one tensor lie in ``lo..hi``, at most 256 values (the input tensor may use
 different 256-value ranges in different channels), so a delta is 9-bit signed as well.
 
@@ -85,15 +85,20 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class Code:
-    """The integer code of a tensor: ``real = scale * code`` with ``lo <= code <= hi``.
+    """The integer code of a tensor: ``real = scale * gain[c] * code`` with ``lo <= code <= hi``.
 
-    ``zero_point`` only matters where a stored 8-bit value q enters or leaves: ``code = q - zero_point``.
+    zero_point
+        only matters where a stored 8-bit value q enters or leaves: ``code = q - zero_point``.
+    gain
+        one factor per channel c, for tensors whose channels differ so much that one scale would not serve
+        them all (requantisation and the consumers' weights absorb it); None is 1 for every channel.
     """
 
     scale: float
     lo: int
     hi: int
     zero_point: int = 0
+    gain: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         limit = 1 << (CODE_BITS - 1)
@@ -102,13 +107,21 @@ class Code:
         if not -limit <= self.lo <= 0 <= self.hi < limit:
             raise GraphError(f"code: range {self.lo}..{self.hi} does not hold 0 or leaves {CODE_BITS} bits")
 
+    def scales(self, channels: int) -> np.ndarray:
+        """Real value of one code per channel: float64[channels]."""
+        return self.scale * (np.ones(channels) if self.gain is None else np.array(self.gain))
+
     def encode(self, real: np.ndarray) -> np.ndarray:
-        """Real values to codes (int16), nearest, halves to even, clamped."""
-        return np.clip(np.rint(np.asarray(real, np.float64) / self.scale), self.lo, self.hi).astype(np.int16)
+        """Real values ([C, H, W], or any shape without ``gain``) to codes int16: nearest, halves to even, clamped."""
+        return np.clip(np.rint(np.asarray(real, np.float64) / self._step), self.lo, self.hi).astype(np.int16)
 
     def decode(self, code: np.ndarray) -> np.ndarray:
-        """Codes to real values (float64)."""
-        return np.asarray(code, np.float64) * self.scale
+        """Codes ([C, H, W], or any shape without ``gain``) to real values float64."""
+        return np.asarray(code, np.float64) * self._step
+
+    @property
+    def _step(self) -> float | np.ndarray:
+        return self.scale if self.gain is None else self.scales(len(self.gain))[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +188,7 @@ class Edge:
              groups: int = 1, channels: np.ndarray | None = None) -> Edge:
         """Edge from an ONNX ``Conv`` weight [Co, Ci / groups, kh, kw].
 
-        ``channels`` [Ci]: source channel of each weight input channel (any order, no repeats); None is 0..Ci-1.
+        ``channels`` [Ci]: source channel of each weight input channel (any order, no repeats); None: 0..Ci-1.
         """
         co, ci_group, kh, kw = weight.shape
         if co % groups:

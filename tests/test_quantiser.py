@@ -53,7 +53,8 @@ def test_whole_pixel_means_keep_every_pixel_value_apart(mean, scale):
         assert (codes == np.arange(256) - m).all()
 
 
-@pytest.mark.parametrize(("mean", "scale"), [([127.5], [1 / 127.5]), ([123.675, 116.28, 103.53], [1 / 58.4, 1 / 57.1, 1 / 57.4])])
+@pytest.mark.parametrize(("mean", "scale"), [
+    ([127.5], [1 / 127.5]), ([123.675, 116.28, 103.53], [1 / 58.4, 1 / 57.1, 1 / 57.4])])
 def test_other_preprocessing_loses_at_most_a_step(mean, scale):
     code = pixel_code(np.array(mean), np.array(scale))
     for m, s in zip(mean, scale, strict=True):
@@ -71,7 +72,8 @@ def test_range_code_holds_its_range(low, high):
 
 def test_int8_is_close_to_the_real_network(rng):
     network = small_network(rng)
-    quantised = quantise(network, calibrate(network, images(rng, 16)), input_code=pixel_code(np.zeros(1), np.array([1 / 255])))
+    code = pixel_code(np.zeros(1), np.array([1 / 255]))
+    quantised = quantise(network, calibrate(network, images(rng, 16)), input_code=code)
     model, exact = GoldenModel(quantised.graph), FloatModel(network.graph, np.float64)
     signal = noise = 0.0
     for image in images(rng, 8):
@@ -79,7 +81,8 @@ def test_int8_is_close_to_the_real_network(rng):
         ours, real = model.frame(codes).outputs["y"], exact.outputs(network.input.to_real(image))["y"]
         signal, noise = signal + np.square(real).sum(), noise + np.square(real - ours).sum()
     assert 10 * np.log10(signal / noise) > 38
-    assert quantised.graph.quantised and not network.graph.quantised
+    assert quantised.graph.quantised
+    assert not network.graph.quantised
 
 
 def test_average_pooling_weights_are_exact(rng):
@@ -87,7 +90,7 @@ def test_average_pooling_weights_are_exact(rng):
     graph = quantise(network, calibrate(network, images(rng, 4))).graph
     edge = graph.edges_into("y#P")[0]
     assert (edge.weight_code == 1).all()
-    assert graph.projections["y#P"].scale == pytest.approx(np.full(8, graph.tensors["s"].code.scale / 20), rel=1e-12)
+    assert graph.projections["y#P"].scale == pytest.approx(graph.tensors["s"].code.scales(8) / 20, rel=1e-12)
 
 
 @pytest.mark.parametrize(("kind", "entries", "bits"), [("codebook16", 16, 4), ("codebook256", 256, 8)])
@@ -107,7 +110,8 @@ def test_weights_that_are_shared_already_keep_their_ratios(rng):
     weight = rng.choice(values, (32, 3, 3, 3))
     weight[rng.random(weight.shape) < 0.4] = 0
     network = small_network(rng)
-    wide = replace(network.graph, projections=dict(network.graph.projections) | {"w#P": Projection("w#P", (32, 8, 10))},
+    projections = dict(network.graph.projections) | {"w#P": Projection("w#P", (32, 8, 10))}
+    wide = replace(network.graph, projections=projections,
                    edges=(*network.graph.edges, Edge.conv("x", "w#P", weight, Geometry(stride=(2, 2)))))
     graph = quantise(replace(network, graph=wide), calibrate(network, images(rng, 4))).graph
     edge, real = graph.edges_into("w#P")[0], graph.edges[-1].weight
@@ -163,6 +167,24 @@ def test_refresh_interval_bounds_the_truncation_drift(rng):
     assert refresh_interval(graph, {}) is None
     four, eight = (refresh_interval(graph, dict.fromkeys(graph.tensors, t)) for t in (4, 8))
     assert 1 <= eight < four
+    narrow = graph.with_parts(accumulator_bits=max(accumulator_width(graph).values()))
+    assert refresh_interval(narrow, dict.fromkeys(graph.tensors, 200)) == 0
+
+
+def test_channels_of_very_different_size_get_gains(rng):
+    size = np.array([1, 1, 1e-3, 1, 1e-3, 1e-3, 1e-3, 1e-3])
+    network = small_network(rng, rng.normal(0, 0.4, (8, 3, 3, 3)) * size[:, None, None, None])
+    for node in network.graph.nodes:
+        node.operands[0].bias[:] *= size
+    network.graph.edges[1].weight[2, :] *= 1e3                       # a small channel that matters
+    statistics = calibrate(network, images(rng, 16))
+    with_gain = quantise(network, statistics).graph
+    code = with_gain.tensors["t"].code
+    assert code.gain is not None
+    assert np.ptp(np.log10(code.gain)) > 2
+    real = FloatModel(network.graph, np.float64).run(network.input.to_real(images(rng, 1)[0]))["t"]
+    error = np.abs(code.decode(code.encode(real)) - real).max(axis=(1, 2))
+    assert (error < 0.02 * np.abs(real).max(axis=(1, 2))).all()
 
 
 def test_bias_correction_takes_off_the_mean_error(rng):
@@ -181,7 +203,8 @@ def test_a_code_that_the_network_brings_is_kept(rng):
     network = small_network(rng)
     code = Code(0.037, -100, 155, zero_point=-28)
     tensors = dict(network.graph.tensors) | {"t": Tensor("t", (8, 4, 5), code)}
-    quantised = quantise(replace(network, graph=replace(network.graph, tensors=tensors)), calibrate(network, images(rng, 2)))
+    network = replace(network, graph=replace(network.graph, tensors=tensors))
+    quantised = quantise(network, calibrate(network, images(rng, 2)))
     assert quantised.graph.tensors["t"].code == code
 
 
