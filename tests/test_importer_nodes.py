@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
-from tests.onnx_nets import Net, agree
+from host.onnx_import import import_onnx
+from tests.onnx_nets import Net, agree, compare, save
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -59,6 +61,15 @@ def test_chain(tmp_path, steps, residual, seed):
         value = ACTIVATIONS[step](net, value, 4)
     value = net.add("Add", value, start) if residual else value
     agree(net, tmp_path, net.conv(value, 2, 4))
+
+
+@pytest.mark.parametrize("first", sorted(ACTIVATIONS))
+def test_every_pair(tmp_path, first):
+    """Each operator directly after each other one."""
+    net = Net(1, 3, 5, 4)
+    made = [ACTIVATIONS[second](net, ACTIVATIONS[first](net, net.conv(net.x, 4, 3), 4), 4)
+            for second in sorted(ACTIVATIONS)]
+    agree(net, tmp_path, *(net.conv(value, 2, 4, 1) for value in made))
 
 
 @QUICK
@@ -290,6 +301,19 @@ def test_padded_input_of_an_elementwise_operator(tmp_path):
     b = net.add("Clip", y, np.float32(0.2), np.float32(0.5))
     c = net.add("MaxPool", y, kernel_shape=[2, 2], pads=[0, 0, 1, 1])
     agree(net, tmp_path, net.conv(net.add("Concat", a, b, c, axis=1), 2, 15))
+
+
+def test_local_functions_are_inlined(tmp_path):
+    net = Net(1, 3, 5, 5)
+    y = net.add("ConvRelu", net.x, net.normal(4, 3, 3, 3), domain="here")
+    model = net.model(net.conv(y, 2, 4))
+    body = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("here", "ConvRelu", ["x", "w"], ["y"], body, opsets))
+    model.opset_import.append(helper.make_opsetid("here", 1))
+    network = import_onnx(save(model, tmp_path))
+    compare(model, network, net.image())
+    assert sizes(network) == (2, 2, 2)
 
 
 # ---- outputs and the tail

@@ -299,6 +299,29 @@ def test_network_quantised_by_onnxruntime(tmp_path, activations, per_channel):
     check_codes(onnx.load(quantised), network, net.image(), steps=1)
 
 
+def test_weights_in_every_form(tmp_path):
+    """uint8 with a zero point per channel; stored in another order than the layer wants; biases in int32."""
+    net = QdqNet(1, 3, 8, 8)
+    y, rng = net.qdq(net.x, 0.02, 5), net.rng
+    scales, zeros = rng.uniform(0.004, 0.02, 4).astype(np.float32), rng.integers(90, 160, 4).astype(np.uint8)
+    weight = net.add("DequantizeLinear", rng.integers(0, 256, (3, 3, 3, 4)).astype(np.uint8), scales, zeros, axis=3)
+    weight = net.add("Transpose", weight, perm=[3, 2, 0, 1])
+    steps = (odd(0.02) * scales).astype(np.float32)
+    bias = net.add("DequantizeLinear", rng.integers(-9999, 9999, 4).astype(np.int32), steps, axis=0)
+    y = net.qdq(net.add("Relu", net.add("Conv", y, weight, bias)), 0.05)
+    graph = check(net, tmp_path, net.qdq(net.qconv(y, 2, 4), 0.1)).graph
+    whole_biases(graph, 1)
+    assert len({float(s) for s in next(iter(graph.projections.values())).scale}) == 4
+
+
+def whole_biases(graph: Graph, least: int) -> None:
+    """Biases stored as int32 are whole numbers of their projection's unit (up to float32 scales)."""
+    biases = [op.bias / graph.projections[op.source].scale for n in graph.nodes for op in n.operands
+              if op.source in graph.projections]
+    whole = [b.any() and (np.abs(b - np.rint(b)) < 0.01 + 2e-7 * np.abs(b)).all() for b in biases]
+    assert sum(map(bool, whole)) >= least
+
+
 @pytest.mark.parametrize("stem", QDQ)
 def test_shared_networks(stem):
     """Every weight an exact integer; with its own codes the network gives onnxruntime's classes."""
@@ -306,6 +329,7 @@ def test_shared_networks(stem):
     network = import_onnx(path)
     exact_weights(network)
     assert all(t.code is not None for t in network.graph.tensors.values())
+    whole_biases(network.graph, len(network.graph.nodes) - 1)  # all but the average pool
     image = np.random.default_rng(1).integers(-128, 128, network.input.shape).astype(np.int8)
     session = onnxruntime.InferenceSession(path)
     theirs = session.run(None, {network.input.name: image})[0]

@@ -198,6 +198,11 @@ def test_damaged_graphs(tmp_path):
     one_line(save(net.model("missing"), tmp_path), "'missing'")
 
 
+def test_old_operator_sets(tmp_path):
+    net = Net(1, 3, 8, 8, opset=6)
+    one_line(save(net.model(net.conv(net.x, 4, 3)), tmp_path), "operator set 6")
+
+
 def test_tail_that_onnxruntime_refuses(tmp_path):
     net = Net(1, 3, 8, 8)
     y = net.add("NoSuchOperator", net.conv(net.x, 4, 3))

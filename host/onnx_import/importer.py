@@ -22,7 +22,7 @@ from host.onnx_import.values import HOST, UNKNOWN, Const, Value, View
 from sim.graph import Graph
 
 _GATES = ("Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus",
-          "Softsign", "Tanh", "Erf", "Exp")
+          "Softsign", "Tanh", "Erf", "Exp", "Softmax", "LogSoftmax")
 _NORMALISERS = ("LRN", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "LpNormalization",
                 "MeanVarianceNormalization", "RMSNormalization")
 _INTEGER_FORM = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -17,6 +18,8 @@ from host.errors import UserError
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 """The two spellings of ONNX's own operator domain."""
+OLDEST_OPSET = 7
+"""The first operator set in which Add, Mul and the like broadcast as NumPy does."""
 INPUT_TYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8",
                onnx.TensorProto.UINT8: "uint8"}
 """Element types that the image input may have."""
@@ -80,7 +83,7 @@ class Source:
     @cached_property
     def opsets(self) -> dict[str, int]:
         """Operator set version by domain."""
-        return {("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version for o in self.model.opset_import}
+        return _opsets(self.model)
 
     def evaluate(self, node: OnnxNode, values: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
         """The node's outputs for these input arrays, by the ONNX reference implementation."""
@@ -107,7 +110,7 @@ class Source:
         graph = onnx.GraphProto(name="node", node=[node.proto], initializer=constants.values(),
                                 output=[onnx.ValueInfoProto(name=o) for o in node.outputs if o])
         model = onnx.helper.make_model(graph, opset_imports=list(self.model.opset_import),
-                                       ir_version=self.model.ir_version, functions=list(self.model.functions))
+                                       ir_version=self.model.ir_version)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(model.SerializeToString(), options,
@@ -136,7 +139,15 @@ def load(path: str | Path) -> Source:
                           if entry.key == "location"})
         raise UserError(f"{path}: its weights are stored beside it in {', '.join(missing)}, "
                         "which cannot be read; keep the files together") from error
-    return _source(str(path), model)
+    version = _opsets(model).get("", OLDEST_OPSET)
+    if version < OLDEST_OPSET:
+        raise UserError(f"{path}: written for ONNX operator set {version}; {OLDEST_OPSET} or newer is read: "
+                        "convert it with onnx.version_converter")
+    return _source(str(path), onnx.inliner.inline_local_functions(model) if model.functions else model)
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    return {("" if o.domain in DEFAULT_DOMAINS else o.domain): o.version for o in model.opset_import}
 
 
 def _source(path: str, model: onnx.ModelProto) -> Source:

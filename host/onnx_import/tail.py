@@ -93,8 +93,7 @@ class Tail:
             [declared[n] for n in made],
             [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()])
         model = helper.make_model(graph, opset_imports=list(original.opset_import),
-                                  ir_version=original.ir_version, functions=list(original.functions),
-                                  producer_name="rrm-fpga")
+                                  ir_version=original.ir_version, producer_name="rrm-fpga")
         return model.SerializeToString()
 
     def _shapes(self, made: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
