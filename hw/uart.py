@@ -10,8 +10,8 @@ from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 MINIMUM_RATIO = 6
-"""Clock cycles per bit that the receiver needs: a sample lies within a cycle of where it belongs, and of half a
-bit this cycle and the drift of ten bits must leave something."""
+"""Clock cycles per bit that the receiver needs: a sample lies within a cycle of where it belongs, which
+takes its part of the half bit that the drift of ten bits may use."""
 FRAME_BITS = 10
 """Start bit, eight data bits (lowest first), stop bit."""
 
