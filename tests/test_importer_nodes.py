@@ -118,6 +118,13 @@ def test_batch_norm_is_folded_backwards(tmp_path):
     assert sizes(agree(net, tmp_path, net.conv(y, 2, 4))) == (2, 2, 2)
 
 
+def test_asking_for_the_shape_is_no_use(tmp_path):
+    net = Net(1, 3, 5, 5)
+    y = net.conv(net.x, 4, 3)
+    z = net.add("Reshape", net.add("Relu", batch_norm(net, y, 4)), net.add("Shape", y))
+    assert sizes(agree(net, tmp_path, net.conv(z, 2, 4))) == (2, 2, 2)
+
+
 def test_batch_norm_of_a_shared_layer_is_a_depthwise_edge(tmp_path):
     net = Net(1, 3, 5, 5)
     y = net.conv(net.x, 4, 3)
@@ -195,6 +202,16 @@ def test_spatial_pyramid_reads_one_projection(tmp_path):
     pools = [net.add("MaxPool", a, kernel_shape=[k, k], pads=[k // 2] * 4) for k in (3, 5, 9)]
     network = agree(net, tmp_path, net.conv(net.add("Concat", *pools, a, axis=1), 2, 16, 1))
     assert sizes(network) == (5, 2, 5)
+
+
+def test_pools_of_a_sum_read_its_tensor(tmp_path):
+    """A sum that several read is made once, not added up again by each of them."""
+    net = Net(1, 3, 9, 9)
+    a = net.add("Relu", net.conv(net.x, 4, 3))
+    total = net.add("Add", net.conv(a, 4, 4), a)
+    pools = [net.add("MaxPool", total, kernel_shape=[k, k], pads=[k // 2] * 4) for k in (3, 5)]
+    graph = agree(net, tmp_path, net.conv(net.add("Concat", *pools, total, axis=1), 2, 12, 1)).graph
+    assert [len(n.operands) for n in graph.nodes] == [1, 2, 1, 1]
 
 
 def test_repeated_operators_are_one_tensor(tmp_path):
@@ -284,6 +301,12 @@ def test_gather_expand_tile_and_flatten_orders(tmp_path):
     agree(net, tmp_path, net.add("Gemm", both, net.normal(240, 4)))
 
 
+def test_pool_of_empty_channels(tmp_path):
+    net = Net(1, 3, 5, 5)
+    y = net.add("Pad", net.conv(net.x, 2, 3), np.array([0, 1, 0, 0, 0, 2, 0, 0]))
+    agree(net, tmp_path, net.conv(net.add("MaxPool", y, kernel_shape=[2, 2]), 2, 5))
+
+
 def test_shape_arithmetic_is_folded(tmp_path):
     net = Net(1, 3, 4, 5)
     y = net.add("Relu", net.conv(net.x, 6, 3))
@@ -338,6 +361,28 @@ def test_tail_is_cut_off(tmp_path):
     network = agree(net, tmp_path, score, net.add("Concat", box, score, axis=2), top[1], top[0], y, net.x,
                     kinds={top[1]: 7})
     assert sizes(network)[1] == 3
+
+
+def test_equal_outputs_keep_their_names(tmp_path):
+    net = Net(1, 3, 4, 5)
+    y = net.conv(net.x, 4, 3)
+    agree(net, tmp_path, *(net.add("Transpose", y, perm=[0, 2, 3, 1]) for _ in range(2)))
+
+
+def test_padding_behind_the_last_layer_is_left_to_the_host(tmp_path):
+    net = Net(1, 3, 4, 5)
+    network = agree(net, tmp_path, net.add("Pad", net.conv(net.x, 4, 3), np.array([0, 0, 1, 1, 0, 0, 0, 0])))
+    assert sizes(network) == (1, 1, 1)
+    assert network.tail is not None
+
+
+def test_product_of_maps_in_the_tail(tmp_path):
+    """Attention at the end is no layer: what is before it runs on the host too."""
+    net = Net(1, 3, 4, 5)
+    y = net.add("Reshape", net.conv(net.x, 4, 3), np.array([1, 4, 20]))
+    soft = net.add("Softmax", y, axis=2)
+    network = agree(net, tmp_path, net.add("MatMul", soft, net.add("Transpose", y, perm=[0, 2, 1])))
+    assert sizes(network) == (1, 1, 1)
 
 
 def test_activation_behind_the_last_layer_is_left_to_the_host(tmp_path):

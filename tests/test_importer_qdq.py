@@ -168,6 +168,34 @@ def test_integer_input_channels_last(tmp_path, dtype):
     assert network.graph.tensors[network.graph.input].code == network.input.stored
 
 
+def test_float_input(tmp_path):
+    """The input tensor has the codes of its only QuantizeLinear, or stays real when a layer reads it as it is."""
+    net = QdqNet(1, 3, 6, 6)
+    first = net.q(net.x, 0.02, 9)
+    y = net.qdq(net.qconv(net.dq(first, 0.02, 9), 4, 3), 0.05)
+    graph = check(net, tmp_path, y).graph
+    assert graph.input == first
+    assert graph.tensors[first].code.zero_point == 9
+    z = net.qdq(net.qconv(net.x, 4, 3), 0.05)
+    graph = import_onnx(save(net.model(y, z), tmp_path)).graph
+    assert graph.input == net.x
+    assert graph.tensors[net.x].code is None
+    assert graph.tensors[first].code.zero_point == 9
+
+
+def test_constants_folded_into_integer_weights(tmp_path):
+    """A BatchNormalization behind integer weights changes their scale, and for negative factors their sign."""
+    net = QdqNet(1, 3, 6, 6)
+    y = net.qconv(net.qdq(net.x, 0.02, 9), 4, 3)
+    y = net.add("Mul", y, np.array([0.5, -0.7, 0.0, 1.3]).reshape(4, 1, 1))
+    y = net.add("BatchNormalization", y, *(net.normal(4) for _ in range(3)), net.rng.uniform(0.5, 2, 4))
+    graph = check(net, tmp_path, net.qdq(y, 0.03)).graph
+    assert len(graph.projections) == 1
+    assert all((p.scale > 0).all() for p in graph.projections.values())
+    assert all(np.abs(e.weight / graph.projections[e.target].scale[e.rows][:, :, None, None]
+                      * graph.tensors[e.source].code.scale).max() > 100 for e in graph.edges)
+
+
 def residual(net: QdqNet, left: tuple, right: tuple, shared: bool) -> list[str]:
     """Two quantised layers of one tensor, added; ``shared``: another layer reads the second one too."""
     y = net.qdq(net.add("Relu", net.qconv(net.qdq(net.x, 0.02), 4, 3)), 0.04, -128)
