@@ -97,7 +97,7 @@ class Connection:
         Raises UserError when nobody is there, or another device or build than is needed.
         """
         name = self.transport.name
-        self._sequence = (self._sequence + 1) % 256       # not to mistake an answer to the last request for this
+        self._sequence = (self._sequence + 1) % 256       # an answer to the last request is none to this
         answer = self._exchange(Command.IDENTIFY, b"")
         if len(answer.payload) != IDENTITY.size // 8 or unpack(IDENTITY, answer.payload)["magic"] != MAGIC:
             raise UserError(f"{name}: this is no rrm-fpga device")

@@ -222,9 +222,10 @@ class Executor(wiring.Component):
         """LOAD, READ, COPY and CHANGES: first a pass that adds up the bytes, then the words themselves."""
         words, writer, reader, header = self.words, self.writer, self.reader, self.header
         with m.State("SIZE"):
-            m.d.comb += passing.eq(~words.word.done)
+            over = words.word.done | words.total[16] | (words.word.word_bytes == 0)
+            m.d.comb += passing.eq(~over)
             m.d.sync += [reader.count.eq(0), reader.compare.eq(0)]
-            with m.If(words.word.done):
+            with m.If(over):
                 m.next = "CHECK"
         with m.State("CHECK"):
             m.d.comb += words.start.eq(1)

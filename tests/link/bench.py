@@ -18,6 +18,7 @@ CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, projection_words=64, weight_
                            tap_words=32, codebook_words=32, snapshot_words=64, node_words=8, axis_words=32,
                            channel_words=8, step_words=8, edge_words=8, clear_words=8)
 LINK = LinkConfig(buffer_bytes=128, mirror_bytes=64, input_channels=8, timeout=40)
+PERIOD = 1e-6
 SILENCE = None
 """In a script: wait until the device gives up on what it has of a packet."""
 
@@ -59,9 +60,16 @@ async def take(ctx, port, pause: int):
     ctx.set(port.ready, 1)
     valid = False
     while not valid:
+        await rise(ctx, port.valid)
         *_, valid, payload = await ctx.tick().sample(port.valid, port.payload)
     ctx.set(port.ready, 0)
     return payload
+
+
+async def rise(ctx, signal) -> None:
+    """Wait until a signal is 1; no simulation time is spent on cycles without it."""
+    if not ctx.get(signal):
+        await ctx.posedge(signal)
 
 
 class Bench:
@@ -79,7 +87,7 @@ class Bench:
         self.dut = Link(config, link)
         self.answers = bytearray()
         simulator = Simulator(self.dut)
-        simulator.add_clock(1e-6)
+        simulator.add_clock(PERIOD)
         simulator.add_testbench(self._send)
         for process in (self._receive, self._load, self._run, self._frame, self._read, self._watch_reset):
             simulator.add_testbench(process, background=True)
@@ -103,7 +111,8 @@ class Bench:
         """Wait until nothing has happened for longer than any timeout."""
         before = None
         while before != (before := (len(self.answers), len(self.ring.effects))):
-            await ctx.tick().repeat(self.link.timeout + 50)
+            await ctx.delay((self.link.timeout + 50) * PERIOD)
+        await ctx.tick()
 
     async def _receive(self, ctx) -> None:
         pause = self._pauses()
@@ -121,34 +130,35 @@ class Bench:
         """``idle`` and the taking of runs, as the sequencer does."""
         ring, dut = self.ring, self.dut.ring
         pause = self._pauses()
+        self._show_idle(ctx, ring.idle)
         while True:
-            ctx.set(dut.idle, ring.idle)
-            ctx.set(dut.run.ready, ring.idle)
-            _, _, valid, run = await ctx.tick().sample(dut.run.valid, dut.run.payload)
-            if valid and ring.idle:
+            await rise(ctx, dut.run.valid)
+            *_, taken, run = await ctx.tick().sample(dut.run.valid & dut.run.ready, dut.run.payload)
+            if taken:
                 ring.run(int(run.first), int(run["count"]), int(run.refresh))
-                finished = ring.idle
-                ring.idle = run["count"] == 0
-                ctx.set(dut.idle, ring.idle)
-                ctx.set(dut.run.ready, ring.idle)
+                self._show_idle(ctx, run["count"] == 0)
                 await ctx.tick().repeat(1 + min(pause(), 5))
-                ring.idle = ring.idle or finished
+                self._show_idle(ctx, ring.idle)
+
+    def _show_idle(self, ctx, idle: bool) -> None:
+        ctx.set(self.dut.ring.idle, idle)
+        ctx.set(self.dut.ring.run.ready, idle)
 
     async def _frame(self, ctx) -> None:
         ring, port = self.ring, self.dut.ring.frame
         pause = self._pauses()
         while True:
-            if not ring.taking:
-                await ctx.tick()
-                continue
-            for _ in range(pause()):
-                await ctx.tick()
-            ctx.set(port.ready, 1)
-            _, _, valid, word = await ctx.tick().sample(port.valid, port.payload)
-            ctx.set(port.ready, 0)
-            if valid and ring.taking:
-                place = (int(word[name]) for name in ("y", "x", "group", "last"))
-                ring.frame(tuple(int(d) for d in word.deltas), *place)
+            await rise(ctx, port.valid)
+            await ctx.tick().repeat(1 + pause())
+            if ring.taking:
+                ctx.set(port.ready, 1)
+                *_, valid, word = await ctx.tick().sample(port.valid, port.payload)
+                ctx.set(port.ready, 0)
+                if valid:
+                    place = (int(word[name]) for name in ("y", "x", "group", "last"))
+                    ring.frame(tuple(int(d) for d in word.deltas), *place)
+                    if word.last:
+                        self._show_idle(ctx, ring.idle)
 
     async def _read(self, ctx) -> None:
         dut, pause = self.dut.ring, self._pauses()
@@ -164,6 +174,8 @@ class Bench:
 
     async def _watch_reset(self, ctx) -> None:
         while True:
+            await rise(ctx, self.dut.reset)
             *_, reset = await ctx.tick().sample(self.dut.reset)
             if reset:
                 self.ring.reset()
+                self._show_idle(ctx, True)

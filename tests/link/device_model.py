@@ -247,11 +247,11 @@ class DeviceModel:
         space = fields["space"]
         sizes = written_bytes if code == Command.LOAD else read_bytes
         size = sizes(self.layouts, Space(space)) if space in list(Space) else 0
-        words = [((fields["unit"] + u) % 256, (fields["address"] + a) % (1 << 24))
-                 for u in range(fields["units"]) for a in range(fields["words"])]
-        total = size * len(words)
+        total = size * fields["units"] * fields["words"]
         if not 0 < total < 1 << 16 or (code == Command.LOAD and total != len(rest)):
             return Status.MALFORMED, b""
+        words = [((fields["unit"] + u) % 256, (fields["address"] + a) % (1 << 24))
+                 for u in range(fields["units"]) for a in range(fields["words"])]
         if code == Command.LOAD:
             for i, (unit, address) in enumerate(words):
                 self.ring.load(space, unit, address, rest[i * size:(i + 1) * size])

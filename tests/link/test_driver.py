@@ -264,9 +264,9 @@ def test_no_device_and_other_devices():
         Driver(Canned(b"login: "), CONFIG, timeout=0, attempts=3).connect()
     identity = fields(IDENTITY, magic=MAGIC, protocol=PROTOCOL + 1, config_hash=int(CONFIG.hash, 16))
     with pytest.raises(UserError, match=f"speaks link protocol {PROTOCOL + 1}, this program {PROTOCOL}"):
-        Driver(Canned(packet(ANSWER, identity, sequence=0)), CONFIG).connect()
+        Driver(Canned(packet(ANSWER, identity, sequence=1)), CONFIG).connect()
     with pytest.raises(UserError, match="this is no rrm-fpga device"):
-        Driver(Canned(packet(ANSWER, bytes(len(identity)), sequence=0)), CONFIG).connect()
+        Driver(Canned(packet(ANSWER, bytes(len(identity)), sequence=1)), CONFIG).connect()
 
 
 def test_a_device_that_keeps_resetting_is_given_up():

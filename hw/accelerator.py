@@ -1,0 +1,49 @@
+"""The accelerator: ring and host link behind two streams of bytes."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, ResetInserter
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hw.config import AcceleratorConfig
+from hw.link.link import Link
+from hw.link.packets import LinkConfig
+from hw.ring import Ring
+
+
+class Accelerator(wiring.Component):
+    """What a board or a simulator hangs on a line.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    link : LinkConfig
+
+    Members
+    -------
+    i, o : streams of bytes
+        packets from and to the host (docs/link.md). Bytes are not taken while a packet is executed.
+    busy : Out
+        a run is going on.
+
+    A session's end (RESET, or a stall) resets the ring but not its memories.
+    """
+
+    def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
+        self.config, self.link = config, link
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)), "busy": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.link = link = Link(self.config, self.link)
+        ring = Ring(self.config)
+        m.submodules.ring = ResetInserter(link.reset)(ring)
+        connect(m, flipped(self.i), link.i)
+        connect(m, link.o, flipped(self.o))
+        m.d.comb += self.busy.eq(~ring.idle)
+        m.d.comb += link.ring.idle.eq(ring.idle)
+        for port in ("load", "run", "frame", "read"):
+            connect(m, getattr(link.ring, port), getattr(ring, port))
+        connect(m, ring.answer, link.ring.answer)
+        return m
