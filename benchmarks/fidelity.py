@@ -2,7 +2,7 @@
 
 For every float network of ../shared/models and one fitting clip: SQNR of every network output against
 onnxruntime float, for this project's golden model and for onnxruntime's own static per-channel int8
-quantisation (QDQ, MinMax), both calibrated on the same 32 frames and measured on 24 other frames of the clip.
+quantisation (QDQ, MinMax), both calibrated on the same 32 frames and measured on up to 96 other frames of the clip.
 QDQ networks: agreement with onnxruntime's own execution of them.
 """
 
@@ -30,7 +30,7 @@ from host.video import sample_frames
 from sim.golden import GoldenModel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-CALIBRATION_FRAMES, TEST_FRAMES = 32, 24
+CALIBRATION_FRAMES, TEST_FRAMES = 32, 96
 CASES = {
     "mlperftiny_resnet8_cifar10": "cars_a_768x432_120f",
     "mlperftiny_resnet8_cifar10_int8qdq": "cars_a_768x432_120f",
