@@ -1,0 +1,413 @@
+"""The cycle model: how many cycles the ring needs for each step of a frame, from what changed in it.
+
+It follows the ring's recurrences (docs/architecture.md) rather than its gates. Per step, with every time counted from
+the first cycle in which the sweep may read::
+
+    sweep      begin[w]  = max(begin[w-1] + reads, room in the FIFO)             of word w; reads per word
+    broadcast  t[b]      = max(t[b-1] + 1, word's arrival, room in every queue that takes b)
+    PE p       start[b]  = max(t[b] + 2, end[b-1]);  end[b] = start[b] + words of b in p + stolen slots
+    room       t[b]     >= start of the entry that came ``queue_depth`` entries before b into the same queue
+
+and the step is over when the last of sweep, walks and clears is, plus the barrier. All of it is exact but for the
+stolen slots: a PE's share of the sweep's reads is spread evenly over the sweep, and counted from the 64th word on
+(before that the PEs are idle anyway).
+
+The recurrences are solved for ``queue_depth`` broadcasts at a time (their room depends on earlier ones alone), for all
+PEs that differ and all steps at once, so a frame costs milliseconds per million MACs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from host.compiler import Program
+from hw.accumulators import Accumulators
+from hw.delta import DeltaUnit
+from hw.layouts import Kind, Space, StepKind, unpack
+from hw.pe import COLUMN_LATENCY, ProcessingElement
+from hw.requant import Requantise
+from hw.ring import FIFO_DEPTH
+from hw.sweep import Sweep
+from hw.walker import Walker
+from sim.golden import FrameResult, GoldenModel
+
+TO_DELTA = Sweep.LATENCY + ProcessingElement.SWEEP_LATENCY + 2 + Requantise.LATENCY + 1 + DeltaUnit.LATENCY
+"""Cycles from a sweep word's last read to the delta unit's answer (2: P to the nonlinear unit; 1: max-pool)."""
+EXPAND, LNZD, SCATTER = 4, 1, 3 + COLUMN_LATENCY
+"""Latencies of the blocks between FIFO and queues."""
+TO_QUEUE = 1 + EXPAND + LNZD + SCATTER
+"""Cycles from the FIFO's input to a queue's."""
+TO_WALK = 2
+"""Cycles from a queue's input to the first weight word, when both are empty."""
+AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
+"""Cycles after the last weight word in which a PE still counts as busy."""
+BARRIER = 8
+"""Cycles of the sequencer per step: fetch, decode, start, four quiet ones, store."""
+CLEAR = 2
+"""Cycles in which the sequencer looks at a clear."""
+SEGMENT = 32
+"""Most broadcasts that are solved at a time."""
+NEVER = -1e18
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one frame made of every tensor, as masks bool[C, H, W] by name.
+
+    sent
+        elements whose change was sent (what delta edges are fed with).
+    nonzero
+        elements that are not zero afterwards (what direct edges are fed with).
+    """
+
+    refresh: bool
+    sent: Mapping[str, np.ndarray]
+    nonzero: Mapping[str, np.ndarray]
+
+
+def observed_frame(model: GoldenModel, codes: np.ndarray, refresh: bool = False) -> tuple[FrameResult, Changes]:
+    """``model.frame(codes, refresh)``, and what changed in it."""
+    before = {name: value.copy() for name, value in model.snapshots.items()}
+    result = model.frame(codes, refresh)
+    sent, nonzero = {}, {}
+    for name, value in model.snapshots.items():
+        nonzero[name] = value != 0
+        limit = 1 if result.refresh else max(model.thresholds[name], 1)
+        sent[name] = nonzero[name] if result.refresh else np.abs(value - before[name]) >= limit
+    return result, Changes(result.refresh, sent, nonzero)
+
+
+@dataclass(frozen=True)
+class FrameCycles:
+    """Predicted cycles of a frame: ``steps`` int64[steps], in the order of ``program.steps``."""
+
+    steps: np.ndarray
+
+    @property
+    def total(self) -> int:
+        return int(self.steps.sum())
+
+
+class CycleModel:
+    """Predicts the cycles of a compiled program. What does not depend on a frame is worked out once.
+
+    ``frame`` takes about 3 us per broadcast of the longest step (a large network takes tenths of a second).
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        tables = _Tables(program)
+        self._plans = [_Plan(program, number, tables) for number in range(len(program.steps))]
+
+    def frame(self, changes: Changes) -> FrameCycles:
+        """Cycles of every step of one frame."""
+        return self.frames([changes])[0]
+
+    def frames(self, changes: Iterable[Changes]) -> list[FrameCycles]:
+        """Cycles of several frames, solved together (which is faster than one by one)."""
+        work = [[plan.work(c) for plan in self._plans] for c in changes]
+        _solve([w for frame in work for w in frame], self.program.config.queue_depth)
+        return [FrameCycles(np.array([w.cycles for w in frame], np.int64)) for frame in work]
+
+
+class _Tables:
+    """The program's images as the ring reads them."""
+
+    def __init__(self, program: Program) -> None:
+        lay, images = program.layouts, program.images
+        self.count = np.stack([unpack(lay.column, image)["count"] for image in images[Space.COLUMNS]], axis=1)
+        self.axis_y, self.axis_x = (unpack(lay.axis, images[s][0]) for s in (Space.AXIS_Y, Space.AXIS_X))
+        self.channels = unpack(lay.channels, images[Space.CHANNELS][0])
+
+
+class _Feed:
+    """One edge of a step: which elements of its source become broadcasts, and of which columns.
+
+    ``table`` int[columns, pes] are the weight words of each column in each PE.
+    """
+
+    def __init__(self, program: Program, number: int, tables: _Tables) -> None:
+        edge, lowered, config = program.graph.edges[number], program.lowered[number], program.config
+        own = lowered.descriptor
+        shape = program.graph.tensors[edge.source].shape
+        y, x = ({k: t[k][own[a]:own[a] + n] for k in ("column", "taps")}
+                for t, a, n in ((tables.axis_y, "axis_y", shape[1]), (tables.axis_x, "axis_x", shape[2])))
+        self.vector, self.channels, sweep = lowered.vector, np.asarray(edge.channels), config.sweep
+        self.inside = ((y["taps"] != 0)[:, None] & (x["taps"] != 0)).reshape(-1)
+        column = (y["column"][:, None] + x["column"]).reshape(-1)
+        groups = -(-shape[0] // sweep)
+        per_class = np.arange(groups if self.vector else len(edge.channels))
+        if self.vector:
+            first = tables.channels["first"][own["channels"]:own["channels"] + groups]
+            per_class, in_phase = first >> own["group_bits"], (1 << own["group_bits"]) - 1
+            of_pe = np.arange(config.pes) // config.group_pes
+            reached = ((first[:, None] ^ of_pe) & in_phase) == 0                       # [group, pe]
+        if lowered.kind == Kind.DENSE8:
+            per_class = np.zeros_like(per_class)
+        # Only columns that some pixel uses; number them from 0 as (pixel class, channel or group).
+        classes, self.of_pixel = np.unique(column[self.inside], return_inverse=True) if self.inside.any() else (
+            np.zeros(1, np.int64), np.zeros(0, np.int64))
+        of_pixel = np.zeros(column.shape, np.int64)
+        of_pixel[self.inside] = self.of_pixel
+        distinct, rank = np.unique(per_class, return_inverse=True)
+        if self.vector:
+            distinct, rank = per_class, np.arange(groups)
+        self.of_pixel, self.of_channel = of_pixel * len(distinct), rank
+        self.table = tables.count[own["column"] + classes[:, None] + distinct]         # [class, distinct, pe]
+        if self.vector:
+            self.table = np.where(reached, self.table, 0)
+        self.table = self.table.reshape(-1, config.pes)
+        self.group = np.arange(groups) if self.vector else self.channels // sweep
+        self.groups, self.sweep = groups, sweep
+
+    def broadcasts(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(column, sweep word) int64[n] of a mask's broadcasts, in the order of the sweep."""
+        fed = mask[self.channels].reshape(len(self.channels), -1).T & self.inside[:, None]
+        if self.vector:
+            grouped = np.zeros((len(fed), self.groups), bool)
+            for k, group in enumerate(self.channels // self.sweep):
+                grouped[:, group] |= fed[:, k]
+            fed = grouped
+        pixel, k = np.divmod(np.flatnonzero(fed), fed.shape[1])
+        return self.of_pixel[pixel] + self.of_channel[k], pixel * self.groups + self.group[k]
+
+
+class _Plan:
+    """What a step costs apart from its broadcasts."""
+
+    def __init__(self, program: Program, number: int, tables: _Tables) -> None:
+        step, config, fields = program.steps[number], program.config, program.steps[number].fields
+        self.step, self.sweep = step, config.sweep
+        self.feeds = [_Feed(program, e, tables) for e in step.edges]
+        clears = unpack(program.layouts.clear, program.images[Space.CLEARS][0])
+        own = slice(fields["clear"], fields["clear"] + fields["clears"])
+        self.clears = clears["count"][own], clears["always"][own]
+        self.words, self.reads, self.stolen = 0, 1, np.zeros(config.pes)
+        if step.kind == StepKind.SWEEP:
+            self._sweep(program)
+        tables_of = [f.table for f in self.feeds] or [np.zeros((1, config.pes), np.int64)]
+        self.first_column = np.cumsum([0, *map(len, tables_of)])
+        table = np.concatenate(tables_of)
+        # PEs that walk the same words in every column are one.
+        kept = np.unique(np.concatenate([table, self.stolen[None] * 4096]).round().astype(np.int64), axis=1,
+                         return_index=True)[1]
+        self.table, self.stolen = table[:, kept], self.stolen[kept]
+
+    def _sweep(self, program: Program) -> None:
+        """Words, reads of a word, and per PE the share of the words of which a read takes its slot."""
+        fields, config = self.step.fields, program.config
+        window = fields["window_y"], fields["window_x"]
+        shape = fields["height"], fields["width"]
+        operands = fields["operands"][:1 + fields["two"]]
+        self.words = shape[0] * shape[1] * fields["groups"]
+        self.reads = len(operands) * window[0]["kernel"] * window[1]["kernel"]
+        self.reads += not operands[0]["place"]["projection"]
+        for operand in operands:
+            if not operand["place"]["projection"]:
+                continue
+            inside = []
+            for axis, source in ((0, operand["height"]), (1, operand["width"])):
+                w = window[axis]
+                at = (np.arange(shape[axis])[:, None] * w["stride"] - w.get("pad", 0)
+                      + np.arange(w["kernel"]) * w.get("dilation", 1))
+                inside.append(np.bincount(at[(at >= 0) & (at < source)], minlength=source))
+            place = operand["place"]
+            per_x = np.bincount(np.arange(len(inside[1])) % (1 << place["phase_bits"]), inside[1],
+                                minlength=1 << place["phase_bits"])
+            per_c = np.bincount(np.arange(fields["groups"]) % (1 << place["group_bits"]),
+                                minlength=1 << place["group_bits"])
+            per_group = inside[0].sum() * np.outer(per_x, per_c).reshape(-1)
+            self.stolen += per_group[np.arange(config.pes) // config.group_pes] / self.words
+
+    def work(self, changes: Changes) -> _Work:
+        """The step in one frame."""
+        work = _Work(self)
+        clear_words, always = self.clears
+        cleared = clear_words[always.astype(bool) | changes.refresh]
+        if self.step.tensor is not None:
+            work.fill((changes.nonzero if self.step.direct else changes.sent)[self.step.tensor])
+        if len(always):
+            # A clear uses the slots that sweep and walks leave over, so it lasts at least as long as all three.
+            busy = self.stolen * self.words
+            if work.count:
+                busy = busy + np.bincount(work.column, minlength=len(self.table)) @ self.table
+            work.clear_end = CLEAR * len(always) + cleared.sum() + (busy.max() if len(cleared) else 0)
+        return work
+
+
+class _Work:
+    """A step in one frame: its broadcasts in order, and after ``_solve`` its cycles.
+
+    count
+        number of broadcasts.
+    column
+        row of the plan's table. For every broadcast:
+    word
+        number of its word among those that are broadcast.
+    begin
+        earliest begin of its sweep word; ``gap_begin`` the earliest begin of the word after the one before it.
+    arrive
+        cycles from the begin of its word to its broadcast, when nothing is in the way.
+    order
+        cycles after the first broadcast, when nothing but the LNZD and the expansion is in the way.
+    stolen
+        sweep words that are read meanwhile.
+    """
+
+    def __init__(self, plan: _Plan) -> None:
+        self.plan, self.count, self.clear_end, self.cycles = plan, 0, 0, 0
+        self.from_sweep = plan.step.kind == StepKind.SWEEP
+        self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0
+        self.expanded = NEVER
+
+    def fill(self, mask: np.ndarray) -> None:
+        plan, feeds, sweep = self.plan, self.plan.feeds, self.plan.sweep
+        # Words that are not all 0 enter the FIFO, whether or not an edge wants them.
+        groups = -(-len(mask) // sweep)
+        some = np.zeros((groups, mask[0].size), bool)
+        for group in range(groups):
+            some[group] = mask[group * sweep:(group + 1) * sweep].reshape(-1, mask[0].size).any(axis=0)
+        some = some.T.reshape(-1)
+        number = np.cumsum(some) - 1
+        begin = np.flatnonzero(some) * float(plan.reads) if self.from_sweep else np.arange(some.sum(), dtype=float)
+        self.beats = max(1, len(begin))
+        # The expansion takes a cycle per word and edge, wanted or not.
+        ready = np.arange(len(begin)) * float(len(feeds))
+        ready += np.maximum.accumulate(begin - ready)
+        if len(begin):
+            self.expanded = ready[-1] + len(feeds) + EXPAND if feeds else begin[-1] + 2
+        if not feeds:
+            return
+        parts = [f.broadcasts(mask) for f in feeds]
+        column = np.concatenate([c + first for (c, _), first in zip(parts, plan.first_column[:-1], strict=True)])
+        word = np.concatenate([w for _, w in parts])
+        edge = np.repeat(np.arange(len(feeds)), [len(w) for _, w in parts])
+        if len(feeds) > 1:
+            order = np.argsort(word * len(feeds) + edge, kind="stable")
+            column, word, edge = column[order], word[order], edge[order]
+        self.count, self.column = len(column), column
+        if not self.count:
+            return
+        slot = number[word] * len(feeds) + edge
+        new_item = np.ones(self.count, bool)
+        new_item[1:] = slot[1:] != slot[:-1]
+        new_word = np.ones(self.count, bool)
+        new_word[1:] = word[1:] != word[:-1]
+        self.word = np.cumsum(new_word) - 1
+        starts = np.flatnonzero(new_item)
+        beats = np.diff(np.append(starts, self.count))
+        step = np.ones(self.count)
+        step[starts[1:]] = np.maximum(1, np.diff(slot[starts]) - beats[:-1] + 1)
+        self.order = np.cumsum(step) - 1
+        self.begin = begin[number[word]]
+        self.arrive = ready[number[word]] + edge - self.begin + self.way + TO_QUEUE
+        self.tail = self.beats * len(feeds) - 1 - slot[-1] - (self.count - 1 - starts[-1])
+        last = self.begin[np.flatnonzero(new_word)]
+        self.gap_begin = np.concatenate([[0.0], last[:-1] + plan.reads])[self.word]
+        self.stolen = np.zeros(self.count)
+        ahead = np.append(word[new_word], np.full(FIFO_DEPTH, plan.words))[FIFO_DEPTH:]
+        self.stolen[new_word] = np.diff(ahead, prepend=ahead[0])
+
+    def finish(self, broadcast: float = NEVER, walked: float = NEVER, late: float = 0) -> None:
+        """``broadcast``: time of the last one; ``walked``: end of the last walk; ``late``: the sweep at its end."""
+        plan = self.plan
+        ends = [self.clear_end, walked + AFTER_WALK, broadcast + 1, self.expanded + late + self.way]
+        if self.count:
+            ends.append(broadcast + self.tail - LNZD - SCATTER)
+        if self.from_sweep:
+            ends.append((plan.words - 1) * plan.reads + late + self.way + 1)
+        elif plan.step.kind == StepKind.FRAME:
+            ends.append(self.beats + 1)
+        self.cycles = round(max(ends)) + BARRIER
+
+
+def _solve(work: list[_Work], depth: int) -> None:
+    """Solve the recurrences of all steps side by side, longest first, a segment of broadcasts at a time."""
+    for w in work:
+        if not w.count:
+            w.finish()
+    rows = sorted((w for w in work if w.count), key=lambda w: -w.count)
+    if rows:
+        _Recurrence(rows, depth).run()
+
+
+class _Recurrence:
+    """Steps as rows of arrays; ``segment`` broadcasts of each are solved at a time."""
+
+    def __init__(self, rows: list[_Work], depth: int) -> None:
+        self.rows, self.depth = rows, depth
+        self.segment = min(depth, SEGMENT)
+        pes = max(r.plan.table.shape[1] for r in rows)
+        self.segments = np.array([-(-r.count // self.segment) for r in rows])
+        self.at = np.concatenate([[0], np.cumsum(self.segments)[:-1]]) * self.segment
+        plans = {id(r.plan): r.plan for r in rows}
+        first, tables, at = {}, [np.zeros((1, pes))], 1                # row 0: nothing to walk
+        for key, plan in plans.items():
+            first[key] = at
+            tables.append(np.pad(plan.table, ((0, 0), (0, pes - plan.table.shape[1]))))
+            at += len(plan.table)
+        self.table = np.concatenate(tables).astype(float)
+        self.share = np.stack([np.pad(r.plan.stolen, (0, pes - len(r.plan.stolen))) for r in rows])
+        self.column = self._flat([r.column + first[id(r.plan)] for r in rows], 0)
+        for name in ("order", "begin", "gap_begin", "arrive"):
+            setattr(self, name, self._flat([getattr(r, name) for r in rows], None))
+        self.stolen = self._flat([r.stolen for r in rows], 0.0)
+        # Where a word's time is kept, and where the time of the word is that must have left the FIFO before it.
+        words = np.array([int(r.word[-1]) + 1 for r in rows])
+        ahead = np.array([FIFO_DEPTH + 1 + EXPAND // max(1, len(r.plan.feeds)) for r in rows])
+        base = np.concatenate([[0], np.cumsum(words + ahead)[:-1]])
+        self.left = np.full(int((words + ahead).sum()), NEVER)
+        self.leaves = self._flat([r.word + b + a for r, b, a in zip(rows, base, ahead, strict=True)], None)
+        self.needs = self._flat([r.word + b for r, b in zip(rows, base, strict=True)], None)
+        self.last_need = base + words
+        self.free = np.array([[r.from_sweep] for r in rows])
+
+    def _flat(self, parts: list[np.ndarray], fill: float | None) -> np.ndarray:
+        """All rows' values behind each other, each row padded to whole segments (None: with its last value)."""
+        padded = []
+        for part in parts:
+            rest = -len(part) % self.segment
+            padded += [part, np.full(rest, part[-1] if fill is None else fill, part.dtype)]
+        return np.concatenate(padded)
+
+    def run(self) -> None:
+        n, pes = len(self.rows), self.table.shape[1]
+        starts = np.full((n, self.depth + 1, pes), NEVER)              # of the last entries; one row for no entry
+        rank, end = np.zeros((n, 1, pes), np.int64), np.full((n, 1, pes), NEVER)
+        late, room = np.full((n, 1), NEVER), np.zeros((n, 1))
+        columns = np.arange(self.segment)
+        fifo_way = TO_QUEUE - 2
+        for number in range(int(self.segments[0])):
+            active = int(np.searchsorted(-self.segments, -number, side="left"))
+            rows = slice(0, active)
+            i = self.at[rows, None] + number * self.segment + columns
+            words = self.table[self.column[i]]
+            stolen = self.stolen[i][..., None] * self.share[rows, None]
+            wanted = words > 0
+            ranks = rank[rows] + np.cumsum(wanted, axis=1)
+            place = np.where(wanted, (ranks - 1) % self.depth, self.depth)
+            full = np.take_along_axis(starts[rows], place, axis=1).max(axis=2)
+            if self.depth == 1:
+                full = full - 1
+            # The sweep's lateness for lack of room, then the broadcast's.
+            shut = np.where(self.free[rows], self.left[self.needs[i]] - fifo_way - self.gap_begin[i], NEVER)
+            shut = np.maximum(np.maximum.accumulate(shut, axis=1), room[rows])
+            arrival = self.begin[i] + shut + self.arrive[i]
+            order = self.order[i]
+            delayed = np.maximum.accumulate(np.maximum(arrival, full) - order, axis=1)
+            delayed = np.maximum(delayed, late[rows])
+            time = order + delayed
+            spent = np.cumsum(words + stolen, axis=1)
+            ready = np.where(wanted, time[..., None] + TO_WALK - (spent - words), NEVER)
+            ends = spent + np.maximum(np.maximum.accumulate(ready, axis=1), end[rows])
+            np.put_along_axis(starts[rows], place, np.where(wanted, ends - words, NEVER), axis=1)
+            self.left[self.leaves[i]] = time
+            rank[rows], end[rows] = ranks[:, -1:], ends[:, -1:]
+            late[rows], room[rows] = delayed[:, -1:], shut[:, -1:]
+        final = self.left[self.last_need] - fifo_way
+        for r, work in enumerate(self.rows):
+            after = final[r] - (work.begin[-1] + work.plan.reads) if work.from_sweep else NEVER
+            work.finish(float(late[r, 0] + work.order[-1]), float(end[r].max()), max(float(room[r, 0]), after))
