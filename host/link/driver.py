@@ -22,7 +22,7 @@ from host.link.connection import Connection, DeviceReset, Identity, Traffic
 from host.link.packing import parts, unpack_changes
 from host.link.transport import Transport
 from hw.config import AcceleratorConfig
-from hw.layouts import Layouts, Space, chunks, size_of, unpack
+from hw.layouts import Layouts, Space, chunks, pack, size_of, unpack
 from hw.link.packets import MEMORY, RUN, Command
 from hw.link.words import read_bytes, written_bytes
 from hw.readout import answer_layout
@@ -45,13 +45,17 @@ class MemoryImage:
 
 @dataclass(frozen=True)
 class Region:
-    """Words to read: ``words`` addresses of each of ``units`` units (of PROJECTIONS: sweep groups)."""
+    """Words to read: ``words`` addresses of each of ``units`` units (of PROJECTIONS: sweep groups).
+
+    ``low`` is the smallest of at most 256 codes that snapshots hold; without it they are never read as changes.
+    """
 
     space: Space
     address: int
     words: int
     unit: int = 0
     units: int = 1
+    low: int | None = None
 
 
 @dataclass(frozen=True)
@@ -233,9 +237,9 @@ class Driver:
                               words=len(part), address=image.address + at)
 
     def _read(self, region: Region, mirrored: bool = True) -> np.ndarray:
-        size = read_bytes(self.layouts, region.space)
-        total = region.units * region.words * size
-        if mirrored and total <= MOST_BYTES and (place := self._output_mirror(region, total)) is not None:
+        place = self._output_mirror(region) if mirrored else None
+        size = self._word_bytes(region, place is not None)
+        if place is not None:
             data = self._read_changes(region, place)
         else:
             most = max(1, MOST_BYTES // (size * region.units))
@@ -244,24 +248,31 @@ class Driver:
                 for at in range(0, region.words, most)]
             data = b"".join(piece[unit * len(piece) // region.units:(unit + 1) * len(piece) // region.units]
                             for unit in range(region.units) for piece in pieces)
-        if len(data) != total:
-            raise UserError(f"{self.link.transport.name}: {len(data)} bytes came for {region}, not {total}; "
-                            "device and program do not fit together")
-        width = 4 * chunks(size_of(answer_layout(self.layouts, region.space)))
-        words = np.zeros((region.units * region.words, width), np.uint8)
-        words[:, :size] = np.frombuffer(data, np.uint8).reshape(-1, size)
+        if len(data) != region.units * region.words * size:
+            raise UserError(f"{self.link.transport.name}: {len(data)} bytes came for {region}; device and program do "
+                            "not fit together")
+        rows = np.frombuffer(data, np.uint8).reshape(-1, size)
+        if place is not None and region.space == Space.SNAPSHOTS:
+            return pack(self.layouts.codes, region.low + (rows.astype(np.int64) - region.low) % 256, len(rows))
+        words = np.zeros((len(rows), 4 * chunks(size_of(answer_layout(self.layouts, region.space)))), np.uint8)
+        words[:, :size] = rows
         return words.view("<u4").astype(np.uint32)
+
+    def _word_bytes(self, region: Region, mirrored: bool) -> int:
+        return read_bytes(self.layouts, region.space, low=mirrored)
 
     def _request_words(self, command: Command, region: Region, mirror: int = 0) -> bytes:
         return self.link.request(command, space=region.space, unit=region.unit, units=region.units,
                                  words=region.words, address=region.address, mirror=mirror)
 
-    def _output_mirror(self, region: Region, total: int) -> int | None:
+    def _output_mirror(self, region: Region) -> int | None:
         """Where the mirror keeps an output: behind the frame, as they come, while there is room."""
+        total = region.units * region.words * self._word_bytes(region, True)
+        if total > MOST_BYTES or (region.space == Space.SNAPSHOTS and region.low is None):
+            return None
         if region not in self._outputs:
-            shape = self._program.input.shape
-            start = int(np.prod(shape)) + sum(
-                r.units * r.words * read_bytes(self.layouts, r.space) for r in self._outputs)
+            start = int(np.prod(self._program.input.shape)) + sum(
+                r.units * r.words * self._word_bytes(r, True) for r in self._outputs)
             if start + total > self.link.identity.mirror_bytes:
                 return None
             self._outputs[region] = (start, None)

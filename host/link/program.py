@@ -44,7 +44,8 @@ def region(program: Program, name: str) -> Region:
     place, config = program.places[name], program.config
     words = int(place.addresses(config.sweep)[0].max()) - place.base + 1
     if not place.projection:
-        return Region(Space.SNAPSHOTS, place.base, words)
+        code = program.graph.tensors[name].code
+        return Region(Space.SNAPSHOTS, place.base, words, low=code.lo if code.hi - code.lo < 256 else None)
     return Region(Space.PROJECTIONS, place.base, words, units=1 << place.phase_bits + place.group_bits)
 
 

@@ -8,7 +8,7 @@ from amaranth.lib.data import View
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.config import AcceleratorConfig
-from hw.layouts import Layouts
+from hw.layouts import Layouts, Space
 from hw.link.frames import FrameDecoder
 from hw.link.mirror import Mirror
 from hw.link.packets import FIELDS, FRAME, HEADER, INPUT, MEMORY, RUN, Command, LinkConfig, Status
@@ -95,6 +95,7 @@ class Executor(wiring.Component):
         m.d.comb += [
             words.memory.eq(memory), words.writing.eq(self.header.code == Command.LOAD),
             reader.mirror_base.eq(memory.mirror), reader.update.eq(self.header.code != Command.READ),
+            words.low.eq(reader.update), reader.low.eq(reader.update & (memory.space == Space.SNAPSHOTS)),
             decoder.frame.eq(frame), decoder.zero_data.eq(self.i.p),
             decoder.zero_write.eq(self.zeros & self.i.valid),
             self.ring.run.p.first.eq(run.first), self.ring.run.p["count"].eq(run["count"]),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import AcceleratorConfig
+from hw.config import CODE_BITS, AcceleratorConfig
 from hw.layouts import Layouts
 from hw.link.mirror import MirrorPort
 from hw.link.packets import MEMORY, LinkConfig
@@ -34,6 +34,8 @@ class Reader(wiring.Component):
         send changes only, else all bytes.
     update : In
         the mirror keeps what was read.
+    low : In
+        the words are codes; of each, only the low 8 bits.
     mirror_base : In
         where the mirror of these words begins.
     sent : Out
@@ -43,14 +45,14 @@ class Reader(wiring.Component):
     mirror : Out
         the mirror, used while ``busy``.
 
-    One byte per cycle; a cycle more per chunk and per mask.
+    One byte per cycle, or with ``low`` per 10 cycles; a cycle more per chunk and per mask.
     """
 
     def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
         self.config, self.link = config, link
         super().__init__({
             "word": In(WordPort(Layouts(config))), "start": In(1), "busy": Out(1),
-            "count": In(1), "compare": In(1), "update": In(1),
+            "count": In(1), "compare": In(1), "update": In(1), "low": In(1),
             "mirror_base": In(MEMORY["mirror"].shape), "sent": Out(17), "read": Out(stream.Signature(READ)),
             "answer": In(stream.Signature(ANSWER)), "o": Out(stream.Signature(8)),
             "mirror": Out(MirrorPort(link))})
@@ -58,10 +60,11 @@ class Reader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         mirror, word, request = self.mirror, self.word, self.read.p
-        chunk, lane, left = Signal(32), Signal(2), Signal.like(word.word_bytes)
+        chunk, bit, left = Signal(32), Signal(5), Signal.like(word.word_bytes)
+        code, gathered = Signal(8), Signal(range(CODE_BITS))
         at, mask, known = Signal(mirror.address.shape()), Signal(8), Signal(3)
         sending, go, send_mask = Signal(), Signal(), Signal()
-        byte = chunk[:8]
+        byte = Mux(self.low, code, chunk[:8])
         differs = (byte != mirror.data) | ~self.compare
         m.d.comb += [
             request.space.eq(word.space), request.unit.eq(word.unit), request.address.eq(word.address),
@@ -79,30 +82,46 @@ class Reader(wiring.Component):
                     m.next = "WORD"
             with m.State("WORD"):
                 m.d.comb += self.read.valid.eq(~word.done)
-                m.d.sync += left.eq(word.word_bytes)
+                m.d.sync += [left.eq(word.word_bytes), bit.eq(0)]
                 with m.If(word.done):
                     m.next = "LAST_MASK"
                 with m.Elif(self.read.ready):
                     m.next = "CHUNK"
             with m.State("CHUNK"):
                 m.d.comb += self.answer.ready.eq(1)
-                m.d.sync += [chunk.eq(self.answer.p.data), lane.eq(0)]
+                m.d.sync += chunk.eq(self.answer.p.data)
                 with m.If(self.answer.valid):
                     m.next = "BYTES"
+                    with m.If(self.low):
+                        m.next = "BITS"
+            with m.State("BITS"):
+                # a shift of 9 would need a multiplexer per bit; nobody is in a hurry here
+                m.d.sync += [chunk.eq(chunk >> 1), bit.eq(bit + 1), gathered.eq(gathered + 1)]
+                with m.If(gathered == CODE_BITS - 1):
+                    m.d.sync += gathered.eq(0)
+                    m.next = "BYTES"
+                with m.Else():
+                    m.d.sync += code.eq(Cat(code[1:], chunk[0]))
+                    with m.If(bit == 31):
+                        m.next = "CHUNK"
             with m.State("BYTES"):
                 m.d.comb += [sending.eq(differs), mirror.write.eq(go & self.update & ~self.count)]
                 with m.If(go):
                     # the mirror is read a byte ahead
                     m.d.comb += mirror.address.eq(at + 1)
-                    m.d.sync += [chunk.eq(chunk >> 8), lane.eq(lane + 1), left.eq(left - 1), at.eq(at + 1),
-                                 mask.bit_select(known, 1).eq(differs), known.eq(known + 1)]
+                    with m.If(~self.low):
+                        m.d.sync += [chunk.eq(chunk >> 8), bit.eq(bit + 8)]
+                    m.d.sync += [left.eq(left - 1), at.eq(at + 1), known.eq(known + 1),
+                                 mask.bit_select(known, 1).eq(differs)]
                     with m.If(self.compare & (known == 7)):
                         m.next = "MASK"
                     with m.Elif(left == 1):
                         m.d.comb += word.next.eq(1)
                         m.next = "WORD"
-                    with m.Elif(lane == 3):
+                    with m.Elif(bit == Mux(self.low, 0, 24)):
                         m.next = "CHUNK"
+                    with m.Elif(self.low):
+                        m.next = "BITS"
             with m.State("MASK"):
                 m.d.comb += [sending.eq(1), send_mask.eq(1)]
                 with m.If(go):
@@ -111,8 +130,10 @@ class Reader(wiring.Component):
                     with m.If(left == 0):
                         m.d.comb += word.next.eq(1)
                         m.next = "WORD"
-                    with m.Elif(lane == 0):
+                    with m.Elif(bit == 0):
                         m.next = "CHUNK"
+                    with m.Elif(self.low):
+                        m.next = "BITS"
             with m.State("LAST_MASK"):
                 m.d.comb += [sending.eq(self.compare & (known != 0)), send_mask.eq(1)]
                 with m.If(go):

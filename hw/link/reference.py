@@ -132,6 +132,8 @@ all, the mirror moves, and `threshold` makes the small ones 0.
 So a frame of n elements of which k changed takes min(n, k + ceil(n / 8)) bytes, never more than the raw frame, in
 packets of {packet} bytes + 4 for the payload's CRC + {run} (RUN) or {frame} (FRAME) bytes of fields.
 
+COPY and CHANGES send a code of a snapshot as its low 8 bits; its range tells the host the ninth.
+
 The answer to CHANGES is the same the other way round, over the bytes of the words: per eight bytes those that
 changed, then their mask, so it is decoded from its end and the device stores nothing. An answer as long as the words
 themselves is in full. It never takes more than the words: n bytes of which k changed take min(n, k + ceil(n / 8)).
@@ -172,7 +174,7 @@ def page() -> str:
         f"CHANGES take {', '.join(s.name for s in READABLE)}.\n",
         "## Answers\n\n" + "\n".join(statuses) + f"\n\nThe payload of an answer to IDENTIFY:\n\n{table(IDENTITY)}\n",
         RULES.format(packet=PACKET_BYTES, run=RUN.size // 8, frame=FRAME.size // 8),
-        "## Sizes\n\n`LinkConfig`; a board sets `timeout` to longer than the pauses that its line makes within a packet "
+        "## Sizes\n\n`LinkConfig`; a board's `timeout` is to be longer than the pauses of its line within a packet "
         "(USB bridges: 40 ms).\n\n| | default |\n|---|---|\n"
         + "\n".join(f"| {name} | {value} |" for name, value in default.as_dict().items()) + "\n",
     ]

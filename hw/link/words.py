@@ -21,8 +21,11 @@ def written_bytes(layouts: Layouts, space: Space) -> int:
     return 0 if space in (Space.PROJECTIONS, Space.COUNTERS) else -(-size_of(shape) // 8)
 
 
-def read_bytes(layouts: Layouts, space: Space) -> int:
-    """Bytes of a word in the answer to READ; 0 when the space cannot be read."""
+def read_bytes(layouts: Layouts, space: Space, low: bool = False) -> int:
+    """Bytes of a word in the answer to READ, or (``low``) to COPY and CHANGES, which send a snapshot's codes as
+    their low 8 bits. 0 when the space cannot be read."""
+    if low and space == Space.SNAPSHOTS:
+        return layouts.config.sweep
     return -(-size_of(answer_layout(layouts, space)) // 8) if space in READABLE else 0
 
 
@@ -46,8 +49,8 @@ class Words(wiring.Component):
     -------
     memory : In
         which words; steady.
-    writing : In
-        they are written, else read.
+    writing, low : In
+        they are written, else read; codes of snapshots are read as their low 8 bits.
     start : In
         begin with the first word, and with ``total`` 0.
     word : Out, ``WordPort``
@@ -57,7 +60,7 @@ class Words(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
-        super().__init__({"memory": In(MEMORY), "writing": In(1), "start": In(1), "total": Out(17),
+        super().__init__({"memory": In(MEMORY), "writing": In(1), "low": In(1), "start": In(1), "total": Out(17),
                           "word": Out(WordPort(self.layouts))})
 
     def elaborate(self, platform):
@@ -67,8 +70,8 @@ class Words(wiring.Component):
         with m.Switch(memory.space):
             for space in Space:
                 with m.Case(space):
-                    m.d.comb += word_bytes.eq(Mux(self.writing, written_bytes(self.layouts, space),
-                                                  read_bytes(self.layouts, space)))
+                    read = Mux(self.low, read_bytes(self.layouts, space, True), read_bytes(self.layouts, space))
+                    m.d.comb += word_bytes.eq(Mux(self.writing, written_bytes(self.layouts, space), read))
         m.d.sync += word.word_bytes.eq(word_bytes)
         m.d.comb += [word.space.eq(memory.space), word.done.eq(units == 0)]
         with m.If(word.next):

@@ -111,7 +111,7 @@ class Bench:
         """Wait until nothing has happened for longer than any timeout."""
         before = None
         while before != (before := (len(self.answers), len(self.ring.effects))):
-            await ctx.delay((self.link.timeout + 50) * PERIOD)
+            await ctx.delay((self.link.timeout + 300) * PERIOD)
         await ctx.tick()
 
     async def _receive(self, ctx) -> None:

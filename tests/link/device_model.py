@@ -242,11 +242,18 @@ class DeviceModel:
             return Status.STALLED
         return Status.BUSY if part["wait"] and not self.ring.idle else Status.OK
 
+    def _low_bytes(self, word: bytes) -> bytes:
+        codes = int.from_bytes(word, "little")
+        return bytes(codes >> 9 * i & 0xFF for i in range(self.config.sweep))
+
     def _words(self, code: Command, fields: dict[str, int], rest: bytes,
                repeated: bool) -> tuple[Status, bytes]:
         space = fields["space"]
-        sizes = written_bytes if code == Command.LOAD else read_bytes
-        size = sizes(self.layouts, Space(space)) if space in list(Space) else 0
+        low = code in (Command.COPY, Command.CHANGES)
+        size = 0
+        if space in list(Space):
+            size = (written_bytes(self.layouts, Space(space)) if code == Command.LOAD
+                    else read_bytes(self.layouts, Space(space), low))
         total = size * fields["units"] * fields["words"]
         if not 0 < total < 1 << 16 or (code == Command.LOAD and total != len(rest)):
             return Status.MALFORMED, b""
@@ -259,6 +266,8 @@ class DeviceModel:
         data = b"".join(self.ring.read(space, unit, address) for unit, address in words)
         if code == Command.READ:
             return Status.OK, data
+        if space == Space.SNAPSHOTS:
+            data = b"".join(self._low_bytes(self.ring.read(space, *word)) for word in words)
         where = [(fields["mirror"] + i) % len(self.mirror) for i in range(total)]
         packed = bytearray()
         for i in range(0, total, 8):

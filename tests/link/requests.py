@@ -48,7 +48,7 @@ def load(rng: random.Random, sequence: int) -> bytes:
 def read(rng: random.Random, sequence: int, command: Command) -> bytes:
     """A READ, COPY or CHANGES, always of the same few words so that changes are few."""
     space = rng.choice(READABLE)
-    words = 1 if space == Space.COUNTERS else 2
+    words = {Space.COUNTERS: 1, Space.PROJECTIONS: 2, Space.SNAPSHOTS: 5}[space]
     assert words * read_bytes(Layouts(CONFIG), space) <= LINK.mirror_bytes
     return request(command, sequence, space=space, units=1, words=words, address=3, mirror=16)
 

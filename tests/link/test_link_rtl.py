@@ -80,7 +80,7 @@ def test_repeated_changes_are_sent_in_full():
 
     first, second = (read(random.Random(0), sequence, Command.CHANGES) for sequence in (2, 3))
     check([*start(), first, second, second])
-    full = of(read(random.Random(0), 2, Command.READ)) - of()
+    full = of(read(random.Random(0), 2, Command.COPY)) - of()
     assert of(first, second) - of(first) < full
     assert of(first, second, second) - of(first, second) == full
 
