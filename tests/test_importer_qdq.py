@@ -227,6 +227,16 @@ def test_sum_with_a_snapshot_and_twice(tmp_path):
     check(net, tmp_path, net.qdq(net.qconv(y, 2, 3), 0.1))
 
 
+def test_a_sum_that_two_read_needs_no_scale_of_ours(tmp_path):
+    net = QdqNet(1, 3, 6, 6)
+    x = net.qdq(net.x, 0.02)
+    a, b = (net.qdq(net.qconv(x, 3, 3), 0.05, 10) for _ in range(2))
+    total = net.add("Add", a, b)
+    y, z = net.qdq(net.add("Relu", total), 0.06, -128), net.qdq(total, 0.07, 10)
+    graph = check(net, tmp_path, net.qdq(net.qconv(y, 2, 3), 0.1), net.qdq(net.qconv(z, 2, 3), 0.1)).graph
+    assert all(t.code is not None for t in graph.tensors.values())
+
+
 def test_pairs_round_operators_that_keep_the_codes_need_no_node(tmp_path):
     """MaxPool, Concat, Relu, Reshape between Q/DQ pairs of equal parameters."""
     net = QdqNet(1, 3, 8, 8)

@@ -100,6 +100,11 @@ class Builder:
             return None
         return linear.step * codes[0].scale
 
+    def scaled(self, unit: Unit) -> bool:
+        """The network itself fixes the scale of everything that the unit is made of."""
+        return all(t.source.code is not None if isinstance(t.source, Tensor) else
+                   self.scale(t.source) is not None for t in unit.terms)
+
     def read(self, unit: Unit) -> Read:
         """How the host reads the unit: its projection where that is all it is, else its tensor."""
         unit = self.made(unit)

@@ -130,8 +130,11 @@ def nowhere_negative(unit: Unit) -> bool:
 
 
 def own_sum(b: Builder, unit: Unit) -> Unit:
-    """The unit; a sum of two operands that others use as well is made a tensor first, not added twice."""
-    return b.tensor(unit) if len(unit.terms) == 2 and not unit.sole else unit
+    """The unit; a sum of two operands that others use as well is made a tensor first, not added twice.
+
+    In a network with its own scales it is added twice: a tensor in between would need a scale of ours.
+    """
+    return b.tensor(unit) if len(unit.terms) == 2 and not unit.sole and not b.scaled(unit) else unit
 
 
 def derived(b: Builder, name: str, unit: Unit, **changes) -> Unit:
@@ -299,11 +302,10 @@ def _sum(b: Builder, name: str, u: Unit, v: Unit) -> Unit:
 def _addends(b: Builder, unit: Unit) -> tuple[Term, ...]:
     """The unit as operands of a sum: its own terms where nothing else needs it, else its tensor."""
     unit = b.made(unit)
-    if unit.sole and unit.tensor is None:
-        if unit.code is not None and unit.projection:
-            return (replace(unit.terms[0], branch=unit.code),)
-        if unit.code is None and unit.plain:
-            return unit.terms
+    if unit.sole and unit.code is not None and unit.projection:
+        return (replace(unit.terms[0], branch=unit.code),)
+    if unit.code is None and unit.plain and (unit.sole or b.scaled(unit)):
+        return unit.terms
     return b.tensor(unit).terms
 
 
