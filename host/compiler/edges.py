@@ -16,7 +16,7 @@ from hw.layouts import Kind
 from sim.graph import Edge, Shape
 
 SPARSE = 0.7
-"""Share of weight words that are not all 0 below which int8 weights are stored as CSC."""
+"""Share of the fullest PE's weight words that are not all 0 below which int8 weights are stored as CSC."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,14 @@ class Weights:
             encoded = csc(table, y, x, phase, walk["block_bits"], to_code, lowest)
             for j, pe in enumerate(self._pes(phase, place)):
                 tap = self.taps[pe].add(np.stack([np.zeros_like(offset), offset], axis=1))
-                own = slice(encoded.start[j], encoded.start[j + 1])
+                own = slice(*encoded.start[j:j + 2].tolist())
                 base, size = self.weight_words[pe], own.stop - own.start
                 self.column_parts[pe].append((self.columns, {
                     "count": encoded.count[j].reshape(-1), "first": encoded.first[j].reshape(-1) + base,
                     "row": encoded.row[j].reshape(-1) + (tap << walk["block_bits"])}))
                 self.weight_parts[pe].append((base, kind, {"index": encoded.index[own], "codes": encoded.codes[own]}))
-                self.weight_words[pe] += size
-                most = max(most, size)
+                self.weight_words[pe] += int(size)
+                most = max(most, int(size))
         return most
 
     def _pes(self, phase: int, place: Place) -> range:
@@ -173,6 +173,7 @@ def choose_kind(edge: Edge, table: Table, config: AcceleratorConfig) -> Kind:
     if "dense8" in possible and not sparse:
         if edge.vector and vector_offset(edge, config) is not None:
             return Kind.DENSE8
-        sparse = table.codes.any(axis=-1).mean() < SPARSE
+        words = table.codes.any(axis=-1)
+        sparse = words.reshape(len(words), -1).mean(axis=1).max() < SPARSE
     order = ("csc4", "csc8", "dense8") if sparse else ("dense8", "csc4", "csc8")
     return Kind[next(k for k in order if k in possible).upper()]

@@ -34,8 +34,8 @@ class FrameRunner:
         self._fresh = True
         simulator.load(program, threshold, mode)
 
-    def begin(self, codes: np.ndarray, refresh: bool = False) -> tuple[np.ndarray, bool]:
-        """(beats of the frame stream, refresh) for a frame; moves the input's snapshot on."""
+    def begin(self, codes: np.ndarray, refresh: bool = False) -> tuple[list[np.ndarray], bool]:
+        """(beats of the frame stream for each FRAME step, refresh) of a frame; moves the input's snapshot on."""
         refresh = refresh or self._fresh
         self._fresh = False
         if refresh:
@@ -46,12 +46,12 @@ class FrameRunner:
             self._write_input()
         beats = [self.simulator.frame_beats(value if step.direct else deltas)
                  for step in self.program.steps if step.kind == StepKind.FRAME]
-        return np.concatenate(beats), refresh
+        return beats, refresh
 
     def frame(self, codes: np.ndarray, refresh: bool = False) -> int:
         """Run one frame (the first is a refresh); returns its cycles."""
         beats, refresh = self.begin(codes, refresh)
-        return self.simulator.run(0, len(self.program.steps), refresh, beats)
+        return self.simulator.run(0, len(self.program.steps), refresh, np.concatenate(beats))
 
     def read(self, name: str) -> np.ndarray:
         """A tensor or projection int64[C, H, W] as it is now."""

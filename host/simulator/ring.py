@@ -10,7 +10,7 @@ import numpy as np
 from host.compiler import Program
 from host.simulator.build import Progress, library
 from hw.config import AcceleratorConfig
-from hw.layouts import Layouts, Space, StepKind, chunks, pack, size_of, unpack
+from hw.layouts import Layouts, Space, chunks, pack, size_of, unpack
 from hw.load import LOAD
 from hw.readout import ANSWER, READ, answer_layout
 from hw.ring import frame_layout
@@ -125,7 +125,3 @@ class RingSimulator:
                                   f"{[b.count for b in beats]}, answers {sink.count}")
         return answer if expect else cycles
 
-
-def frame_steps(program: Program) -> list[int]:
-    """Numbers of the steps that take the input's deltas or values."""
-    return [i for i, s in enumerate(program.steps) if s.kind == StepKind.FRAME]

@@ -1,0 +1,257 @@
+"""Expand and scatter against the tables they read; loader, counters and sequencer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hw.config import AcceleratorConfig
+from hw.counters import Counters
+from hw.expand import Expand, ItemLayout
+from hw.layouts import Kind, Layouts, Space, chunks, pack, size_of
+from hw.lnzd import LeadingNonZero
+from hw.load import LOAD, Loader
+from hw.pe import COLUMN_LATENCY
+from hw.scatter import Scatter
+from hw.sequencer import Sequencer, run_layout
+from tests.hw.bench import STALLS, fields, raw, send, simulate, stalls, word
+
+CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, projection_words=128, snapshot_words=64, node_words=8,
+                           max_size=15, max_channels=16, step_words=8, weight_words=256, column_words=128, tap_words=16,
+                           codebook_words=32, max_blocks=4, axis_words=64, channel_words=16, edge_words=8,
+                           clear_words=8)
+
+
+class ExpandToBus(wiring.Component):
+    """expand -> LNZD -> scatter, as in the ring."""
+
+    def __init__(self) -> None:
+        self.expand, self.scatter = Expand(CONFIG), Scatter(CONFIG)
+        self.lnzd = LeadingNonZero(width=4, tag=ItemLayout(Layouts(CONFIG)).tag)
+        e, s = self.expand.signature.members, self.scatter.signature.members
+        super().__init__({"i": e["i"], "step": e["step"], "load": e["load"], "advance": In(1),
+                          **{k: s[k] for k in ("column", "work", "broadcast", "macs")}, "busy": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.expand, m.submodules.lnzd, m.submodules.scatter = self.expand, self.lnzd, self.scatter
+        connect(m, flipped(self.i), self.expand.i)
+        connect(m, self.expand.o, self.lnzd.i)
+        connect(m, self.lnzd.o, self.scatter.i)
+        m.d.comb += [self.expand.step.eq(self.step), self.scatter.advance.eq(self.advance),
+                     self.busy.eq(self.expand.busy | self.scatter.busy)]
+        m.d.comb += [getattr(self.expand.load, k).eq(getattr(self.load, k)) for k in self.load.signature.members]
+        for k in ("column", "work", "broadcast", "macs"):
+            m.d.comb += getattr(self, k).eq(getattr(self.scatter, k))
+        return m
+
+
+class Tables:
+    """Random tables of three edges: scalar dense, scalar CSC, vector."""
+
+    def __init__(self, rng) -> None:
+        self.lay = Layouts(CONFIG)
+        self.edges = [{"walk": {"kind": int(kind), "last_block": 1, "block_bits": 1, "codebook": 3}, "vector": vector,
+                       "group_bits": i % 2, "axis_y": 8 * i, "axis_x": 8 * i + 24, "channels": 4 * i, "column": 5 * i,
+                       "weight": 11 * i, "stride": 7, "origin": 9 * i, "rows": 3 + i}
+                      for i, (kind, vector) in enumerate([(Kind.DENSE8, 0), (Kind.CSC4, 0), (Kind.DENSE8, 1)])]
+        self.axes = [{"column": rng.integers(0, 20, 64), "origin": rng.integers(0, 128, 64),
+                      "taps": rng.integers(0, 4, 64)} for _ in range(2)]
+        self.channels = {"mask": rng.integers(0, 16, 16), "first": rng.integers(0, 9, 16)}
+
+    async def load(self, ctx, dut) -> None:
+        images = [(Space.EDGES, [word(self.lay.edge, e) for e in self.edges])]
+        for space, layout, table in ((Space.AXIS_Y, self.lay.axis, self.axes[0]),
+                                     (Space.AXIS_X, self.lay.axis, self.axes[1]),
+                                     (Space.CHANNELS, self.lay.channels, self.channels)):
+            n = len(next(iter(table.values())))
+            images.append((space, [word(layout, {k: v[i] for k, v in table.items()}) for i in range(n)]))
+        ctx.set(dut.load.strobe, 1)
+        for space, values in images:
+            for address, value in enumerate(values):
+                ctx.set(dut.load.space, int(space))
+                ctx.set(dut.load.address, address)
+                ctx.set(dut.load.data, value)
+                await ctx.tick()
+        ctx.set(dut.load.strobe, 0)
+
+    def bus(self, words):
+        """What must be broadcast: (column, vector, group, start, origin, deltas), MACs, and cycles at most."""
+        out, macs, cycles = [], 0, 0
+        for d, y, x, group in words:
+            for e in self.edges:
+                ay, ax = e["axis_y"] + y, e["axis_x"] + x
+                taps = int(self.axes[0]["taps"][ay] * self.axes[1]["taps"][ax])
+                mask, first = (int(self.channels[k][e["channels"] + group]) for k in ("mask", "first"))
+                hit = [i for i in range(4) if d[i] and mask >> i & 1]
+                cycles += len(hit) if taps and hit and not e["vector"] else 1
+                if not taps or not hit:
+                    continue
+                column = e["column"] + int(self.axes[0]["column"][ay] + self.axes[1]["column"][ax])
+                origin = e["origin"] + int(self.axes[0]["origin"][ay] + self.axes[1]["origin"][ax])
+                for i in hit[:1] if e["vector"] else hit:
+                    k = first >> e["group_bits"] if e["vector"] else first + (mask & ((1 << i) - 1)).bit_count()
+                    csc = e["walk"]["kind"] != Kind.DENSE8
+                    out.append(((column + (k if csc else 0)) % 128, e["vector"], first % 2,
+                                (e["weight"] + 7 * k) % 256, (origin + (k if e["vector"] else 0)) % 128,
+                                list(d) if e["vector"] else [d[i]] * 4))
+                    macs += taps * e["rows"] * (len(hit) if e["vector"] else 1)
+        return out, macs, cycles
+
+
+@pytest.mark.parametrize("i_stall", STALLS)
+@pytest.mark.parametrize("o_stall", STALLS)
+def test_every_delta_reaches_the_bus_once_per_edge(i_stall, o_stall):
+    rng = np.random.default_rng(4)
+    tables, dut = Tables(rng), ExpandToBus()
+    words = [((rng.integers(-255, 256, 4) * (rng.random(4) < 0.6)).tolist(), *rng.integers(0, 8, 2).tolist(),
+              int(rng.integers(4))) for _ in range(40)]
+    words = [w for w in words if any(w[0])]
+    expected, macs, cycles = tables.bus(words)
+    lay, got, counted, columns = tables.lay, [], {"macs": 0, "broadcasts": 0, "cycles": 0}, []
+    beats = [word(lay.delta_word, {"deltas": np.array([d]), "mask": sum(1 << i for i in range(4) if d[i]), "y": y,
+                                   "x": x, "group": g}) for d, y, x, g in words]
+    ready = {"loaded": False, "sent": False}
+
+    async def source(ctx):
+        await tables.load(ctx, dut)
+        ctx.set(raw(dut.step), word(lay.step, {"edge": 0, "edges": 3}))
+        ready["loaded"] = True
+        await send(ctx, dut.i, beats, stalls(i_stall, rng))
+        ready["sent"] = True
+
+    async def sink(ctx):
+        stall, quiet = stalls(o_stall, rng), 0
+        while quiet < 20:
+            go = not stall()
+            ctx.set(dut.advance, go)
+            if go:
+                if ctx.get(dut.column.valid):
+                    columns.append(ctx.get(dut.column.column))
+                if ctx.get(dut.work.valid):
+                    w = fields(dut.scatter.work.shape(), ctx.get(raw(dut.work)))
+                    got.append((int(w["vector"][0]), int(w["group"][0]), int(w["start"][0]), int(w["origin"][0]),
+                                w["deltas"][0].tolist()))
+            counted["macs"] += ctx.get(dut.macs)
+            counted["broadcasts"] += ctx.get(dut.broadcast)
+            counted["cycles"] += ready["loaded"]
+            quiet = quiet + 1 if ready["sent"] and not ctx.get(dut.busy) else 0
+            await ctx.tick()
+
+    simulate(dut, source, sink)
+    assert columns == [e[0] for e in expected]
+    assert [g[0] for g in got] == [e[1] for e in expected]
+    assert [g[2:] for g in got] == [e[3:] for e in expected]
+    assert [g[1] for g in got if g[0]] == [e[2] for e in expected if e[1]]
+    assert (counted["macs"], counted["broadcasts"]) == (macs, len(expected))
+    if i_stall == o_stall == "none":
+        latency, quiet = 8 + COLUMN_LATENCY, 20
+        assert counted["cycles"] <= cycles + latency + quiet
+
+
+def test_loader_assembles_words_and_forgets_the_last_one():
+    layouts, rng = Layouts(CONFIG), np.random.default_rng(1)
+    dut, got, sent = Loader(layouts), [], []
+    beats = []
+    for _ in range(40):
+        space = Space(int(rng.choice([Space.NODES, Space.WEIGHTS, Space.STEPS])))
+        n = chunks(size_of(layouts.memories()[space][0]))
+        data, address = rng.integers(0, 1 << 32, n), int(rng.integers(8))
+        sent.append((int(space), address, sum(int(d) << 32 * i for i, d in enumerate(data))))
+        beats += [word(LOAD, {"space": int(space), "unit": 2, "address": address, "data": d, "last": int(i == n - 1)})
+                  for i, d in enumerate(data)]
+
+    async def source(ctx):
+        await send(ctx, dut.i, beats, stalls("random", rng))
+        await ctx.tick()
+
+    async def watch(ctx):
+        while len(got) < len(sent):
+            await ctx.tick()
+            if ctx.get(dut.load.strobe):
+                got.append((ctx.get(dut.load.space), ctx.get(dut.load.address), ctx.get(dut.load.data)))
+
+    simulate(dut, source, watch)
+    assert got == sent
+
+
+def test_counters_keep_each_step_apart():
+    widths = {name: 9 for name in Layouts(CONFIG).counters.members}
+    dut, rng = Counters(CONFIG, widths=widths), np.random.default_rng(2)
+    adds = rng.integers(0, 500, (5, 12, len(widths)))
+    got = []
+
+    async def body(ctx):
+        for step, values in enumerate(adds):
+            for row in values:
+                for name, v in zip(widths, row, strict=True):
+                    ctx.set(dut.add[name], int(v))
+                await ctx.tick()
+            for name in widths:
+                ctx.set(dut.add[name], 0)
+            await ctx.tick().repeat(2)
+            ctx.set(dut.store, 1)
+            ctx.set(dut.index, step)
+            await ctx.tick()
+            ctx.set(dut.store, 0)
+        for step in range(5):
+            ctx.set(dut.address, step)
+            await ctx.tick().repeat(2)
+            got.append([ctx.get(dut.data[name]) for name in widths])
+
+    simulate(dut, body)
+    assert got == adds.sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize("refresh", [0, 1])
+def test_sequencer_runs_steps_clears_ahead_and_waits(refresh):
+    """Each step starts once, after the last one and its clears are done; optional clears only in a refresh."""
+    dut, rng = Sequencer(CONFIG), np.random.default_rng(refresh)
+    steps = [{"kind": 2, "height": i + 1, "clear": i, "clears": (2, 0, 3, 1)[i]} for i in range(4)]
+    clears = [{"base": 3 * i, "count": 4 + i, "always": i % 2} for i in range(6)]
+    lay, log, cleared = dut.layouts, [], []
+    state = {"work": 0, "clear": 0}
+
+    async def body(ctx):
+        ctx.set(dut.load.strobe, 1)
+        for space, layout, rows in ((Space.STEPS, lay.step, steps), (Space.CLEARS, lay.clear, clears)):
+            for address, row in enumerate(rows):
+                ctx.set(dut.load.space, int(space))
+                ctx.set(dut.load.address, address)
+                ctx.set(dut.load.data, word(layout, row))
+                await ctx.tick()
+        ctx.set(dut.load.strobe, 0)
+        ctx.set(raw(dut.run.p), word(run_layout(lay), {"first": 0, "count": 4, "refresh": refresh}))
+        ctx.set(dut.run.valid, 1)
+        await ctx.tick().until(dut.run.ready)
+        ctx.set(dut.run.valid, 0)
+        for _ in range(600):
+            if ctx.get(dut.start):
+                assert state["work"] == 0
+                state["work"] = int(rng.integers(1, 60))
+                log.append(("start", ctx.get(dut.step.height) - 1))
+            if ctx.get(dut.clear.start):
+                assert state["clear"] == 0
+                state["clear"] = ctx.get(dut.clear["count"])
+                cleared.append((len(log), ctx.get(dut.clear.base), state["clear"]))
+            if ctx.get(dut.store):
+                assert state == {"work": 0, "clear": 0}, "the barrier was missed"
+                log.append(("store", ctx.get(dut.index)))
+            await ctx.tick()
+            state["work"], state["clear"] = max(0, state["work"] - 1), max(0, state["clear"] - 1)
+            ctx.set(dut.finished, state["work"] == 0)
+            ctx.set(dut.clearing, state["clear"] != 0)
+        assert ctx.get(dut.idle)
+
+    simulate(dut, body)
+    assert log == [(kind, i) for i in range(4) for kind in ("start", "store")]
+    expected = [(2 * i + 1, c["base"], c["count"]) for i, s in enumerate(steps)
+                for c in clears[s["clear"]:s["clear"] + s["clears"]] if c["always"] or refresh]
+    assert cleared == expected
+
+
+def test_pack_of_a_step_is_zero_where_nothing_is_said():
+    assert not pack(Layouts(CONFIG).step, {}).any()
