@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,7 +17,7 @@ from host.network import Network
 from host.onnx_import import import_onnx
 from sim.arithmetic import max_pool
 from sim.float_model import read_outputs
-from sim.graph import Code, Graph
+from sim.graph import Code, Graph, Tensor
 from sim.linear import Scatter
 from tests.networks import QDQ, model_path
 from tests.onnx_nets import Net, compare, reference, save
@@ -45,7 +47,7 @@ class QdqNet(Net):
         """A dequantised int8 weight, with a scale per entry of ``axis``."""
         codes = self.rng.integers(-127, 128, shape).astype(np.int8)
         if axis is None:
-            return self.add("DequantizeLinear", codes, np.float32(0.01), np.int8(zero))
+            return self.add("DequantizeLinear", codes, odd(0.01), np.int8(zero))
         scales = self.rng.uniform(0.004, 0.02, shape[axis]).astype(np.float32)
         return self.add("DequantizeLinear", codes, scales, np.full(shape[axis], zero, np.int8), axis=axis)
 
@@ -56,8 +58,13 @@ class QdqNet(Net):
         return self.add("Conv", value, weight, self.normal(rows), pads=[kernel // 2] * 4, **attributes)
 
 
-def run_coded(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
-    """A graph in real numbers, rounded to the codes of tensors and branches that have one."""
+def run_coded(graph: Graph, image: np.ndarray,
+              seen: Callable[[Tensor, np.ndarray], np.ndarray] = lambda tensor, value: value,
+              ) -> dict[str, np.ndarray]:
+    """A graph in real numbers, rounded to the codes of tensors and branches that have one.
+
+    ``seen`` is shown the value of each tensor and returns what those behind it are fed with.
+    """
 
     def rounded(values: np.ndarray, code: Code | None) -> np.ndarray:
         return values if code is None else code.decode(code.encode(values))
@@ -65,15 +72,14 @@ def run_coded(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
     values = {name: np.zeros(p.shape) for name, p in graph.projections.items()}
     for tensor, node in graph.steps():
         if node is None:
-            value = rounded(image, tensor.code)
+            value = image
         else:
             total = sum(rounded(values[op.source] + op.bias[:, None, None], op.branch)
                         for op in node.operands)
             total = np.where(total < 0, total * node.slope[:, None, None], total)
             value = total if node.clip == (None, None) else np.clip(total, *node.clip)
             value = value if node.pool is None else max_pool(value, node.pool, tensor.shape)
-            value = rounded(value, tensor.code)
-        values[tensor.name] = value
+        values[tensor.name] = value = seen(tensor, rounded(value, tensor.code))
         for edge in graph.edges_from(tensor.name):
             Scatter(edge, tensor.shape, graph.shape_of(edge.target), edge.weight, np.float64).add(
                 value, values[edge.target])
@@ -92,19 +98,23 @@ def check(net: Net, folder, *outputs: str, kinds: dict[str, int] | None = None,
 
 
 def check_codes(model: onnx.ModelProto, network: Network, image: np.ndarray, steps: float = 0.0) -> None:
-    """Codes of tensors equal onnxruntime's but for a rounding tie in a thousand; outputs follow."""
+    """Every node, fed with onnxruntime's codes, gives onnxruntime's codes.
+
+    float32 decides near-ties otherwise in about one of 100,000 elements, so one element per tensor may differ.
+    """
     theirs = reference(model, image, everything=True)
-    values = run_coded(network.graph, network.input.to_real(image))
-    for tensor in network.graph.tensors.values():
+
+    def seen(tensor: Tensor, value: np.ndarray) -> np.ndarray:
         q = theirs.get(tensor.name)
-        if tensor.code is None or q is None or q.size != values[tensor.name].size:
-            continue
-        ours = tensor.code.encode(values[tensor.name]) + tensor.code.zero_point
-        q = q.astype(int)
+        if tensor.code is None or q is None or q.size != value.size:
+            return value
         q = q.transpose(0, 3, 1, 2) if q.ndim == 4 and q.shape[1:] != tensor.shape else q
-        differ = np.abs(ours.ravel() - q.ravel())
-        assert (differ > steps).mean() <= 1e-3, tensor.name
-        assert differ.max() <= 1 + steps, tensor.name
+        codes = q.reshape(tensor.shape).astype(int) - tensor.code.zero_point
+        differ = np.abs(tensor.code.encode(value) - codes)
+        assert (differ > steps).sum() <= 1, tensor.name
+        return tensor.code.decode(codes)
+
+    values = run_coded(network.graph, network.input.to_real(image), seen)
     ours = network.finish(read_outputs(network.graph, values))
     for name, shape in network.outputs:
         assert ours[name].dtype == theirs[name].dtype
