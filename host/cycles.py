@@ -253,8 +253,8 @@ class _Work:
         cycles from the begin of its word to its broadcast, when nothing is in the way.
     order
         cycles after the first broadcast, when nothing but the LNZD and the expansion is in the way.
-    stolen
-        sweep words that are read meanwhile.
+    swept
+        most sweep words that are read by then, because the FIFO has no room for more.
     """
 
     def __init__(self, plan: _Plan) -> None:
@@ -303,13 +303,13 @@ class _Work:
         step[starts[1:]] = np.maximum(1, np.diff(slot[starts]) - beats[:-1] + 1)
         self.order = np.cumsum(step) - 1
         self.begin = begin[number[word]]
-        self.arrive = ready[number[word]] + edge - self.begin + self.way + TO_QUEUE
+        self.arrive = edge + float(self.way + TO_QUEUE)
+        self.arrive[0] += ready[number[word[0]]] - self.begin[0]
+        self.expanded = begin[-1] + len(feeds) + EXPAND
         self.tail = self.beats * len(feeds) - 1 - slot[-1] - (self.count - 1 - starts[-1])
         last = self.begin[np.flatnonzero(new_word)]
         self.gap_begin = np.concatenate([[0.0], last[:-1] + plan.reads])[self.word]
-        self.stolen = np.zeros(self.count)
-        ahead = np.append(word[new_word], np.full(FIFO_DEPTH, plan.words))[FIFO_DEPTH:]
-        self.stolen[new_word] = np.diff(ahead, prepend=ahead[0])
+        self.swept = np.append(word[new_word], np.full(FIFO_DEPTH, plan.words))[FIFO_DEPTH:][self.word].astype(float)
 
     def finish(self, broadcast: float = NEVER, walked: float = NEVER, late: float = 0) -> None:
         """``broadcast``: time of the last one; ``walked``: end of the last walk; ``late``: the sweep at its end."""
@@ -350,11 +350,11 @@ class _Recurrence:
             tables.append(np.pad(plan.table, ((0, 0), (0, pes - plan.table.shape[1]))))
             at += len(plan.table)
         self.table = np.concatenate(tables).astype(float)
-        self.share = np.stack([np.pad(r.plan.stolen, (0, pes - len(r.plan.stolen))) for r in rows])
+        self.share = np.stack([np.pad(r.plan.stolen, (0, pes - len(r.plan.stolen))) for r in rows])[:, None]
+        self.reads = np.array([float(r.plan.reads) for r in rows])[:, None, None]
         self.column = self._flat([r.column + first[id(r.plan)] for r in rows], 0)
-        for name in ("order", "begin", "gap_begin", "arrive"):
+        for name in ("order", "begin", "gap_begin", "arrive", "swept"):
             setattr(self, name, self._flat([getattr(r, name) for r in rows], None))
-        self.stolen = self._flat([r.stolen for r in rows], 0.0)
         # Where a word's time is kept, and where the time of the word is that must have left the FIFO before it.
         words = np.array([int(r.word[-1]) + 1 for r in rows])
         ahead = np.array([FIFO_DEPTH + 1 + EXPAND // max(1, len(r.plan.feeds)) for r in rows])
@@ -363,6 +363,7 @@ class _Recurrence:
         self.leaves = self._flat([r.word + b + a for r, b, a in zip(rows, base, ahead, strict=True)], None)
         self.needs = self._flat([r.word + b for r, b in zip(rows, base, strict=True)], None)
         self.last_need = base + words
+        self.swept_last = np.array([r.swept[-1] for r in rows])
         self.free = np.array([[r.from_sweep] for r in rows])
 
     def _flat(self, parts: list[np.ndarray], fill: float | None) -> np.ndarray:
@@ -385,7 +386,6 @@ class _Recurrence:
             rows = slice(0, active)
             i = self.at[rows, None] + number * self.segment + columns
             words = self.table[self.column[i]]
-            stolen = self.stolen[i][..., None] * self.share[rows, None]
             wanted = words > 0
             ranks = rank[rows] + np.cumsum(wanted, axis=1)
             place = np.where(wanted, (ranks - 1) % self.depth, self.depth)
@@ -400,14 +400,26 @@ class _Recurrence:
             delayed = np.maximum.accumulate(np.maximum(arrival, full) - order, axis=1)
             delayed = np.maximum(delayed, late[rows])
             time = order + delayed
-            spent = np.cumsum(words + stolen, axis=1)
-            ready = np.where(wanted, time[..., None] + TO_WALK - (spent - words), NEVER)
+            # Walks, counted in the slots that the sweep leaves to a PE.
+            loaded = time[..., None] + TO_WALK
+            share, swept = self.share[rows], self.swept[i][..., None]
+            slots = loaded - share * np.minimum(loaded / self.reads[rows], swept)
+            spent = np.cumsum(words, axis=1)
+            ready = np.where(wanted, slots - (spent - words), NEVER)
             ends = spent + np.maximum(np.maximum.accumulate(ready, axis=1), end[rows])
-            np.put_along_axis(starts[rows], place, np.where(wanted, ends - words, NEVER), axis=1)
+            start = np.maximum(self._time(ends - words, rows, swept), loaded)
+            np.put_along_axis(starts[rows], place, np.where(wanted, start, NEVER), axis=1)
             self.left[self.leaves[i]] = time
             rank[rows], end[rows] = ranks[:, -1:], ends[:, -1:]
             late[rows], room[rows] = delayed[:, -1:], shut[:, -1:]
+        walked = self._time(end, slice(0, n), self.swept_last[:, None, None]).max(axis=(1, 2))
         final = self.left[self.last_need] - fifo_way
         for r, work in enumerate(self.rows):
             after = final[r] - (work.begin[-1] + work.plan.reads) if work.from_sweep else NEVER
-            work.finish(float(late[r, 0] + work.order[-1]), float(end[r].max()), max(float(room[r, 0]), after))
+            work.finish(float(late[r, 0] + work.order[-1]), float(walked[r]), max(float(room[r, 0]), after))
+
+    def _time(self, slots: np.ndarray, rows: slice, swept: np.ndarray) -> np.ndarray:
+        """The time by which the sweep has left a PE so many slots: the inverse of
+        ``slots = time - share * min(time / reads, swept)``."""
+        share = self.share[rows]
+        return np.minimum(slots / np.maximum(1 - share / self.reads[rows], 1e-9), slots + share * swept)
