@@ -12,7 +12,8 @@ repeatability
     share of the points that are found again within 3 pixels in the same picture seen through a known random
     homography, of those which both pictures show (DeTone et al., 2018, section 6).
 
-Needs opencv-python-headless (the ``eval`` extra).
+Needs opencv-python-headless (the ``train`` extra). The rest of this package stands alone; this script judges the
+network as users get it, with the decoder and the quantiser of ``host``.
 """
 
 from __future__ import annotations
