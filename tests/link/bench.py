@@ -80,23 +80,29 @@ class Bench:
 
     def __init__(self, script: Iterable[bytes | None], *, stalls: str = "none", seed: int = 0,
                  ring: RingModel | None = None, config: AcceleratorConfig = CONFIG,
-                 link: LinkConfig = LINK) -> None:
+                 link: LinkConfig = LINK, dut=None) -> None:
         self.rng = random.Random(seed)
         self.script, self.stalls, self.link = script, stalls, link
         self.ring = ring or RingModel(config)
-        self.dut = Link(config, link)
+        self.dut = dut or Link(config, link)
         self.answers = bytearray()
+        self.background = (self._receive, self._load, self._run, self._frame, self._read, self._watch_reset)
+
+    def simulate(self) -> Bench:
+        """Run the script in Amaranth's simulator. (In others: ``send`` with ``background``.)"""
         simulator = Simulator(self.dut)
         simulator.add_clock(PERIOD)
-        simulator.add_testbench(self._send)
-        for process in (self._receive, self._load, self._run, self._frame, self._read, self._watch_reset):
+        simulator.add_testbench(self.send)
+        for process in self.background:
             simulator.add_testbench(process, background=True)
         simulator.run()
+        return self
 
     def _pauses(self) -> Callable[[], int]:
         return pauses(self.stalls, random.Random(self.rng.random()))
 
-    async def _send(self, ctx) -> None:
+    async def send(self, ctx) -> None:
+        """The script."""
         pause = self._pauses()
         for item in self.script:
             if item is SILENCE:
@@ -133,8 +139,8 @@ class Bench:
         self._show_idle(ctx, ring.idle)
         while True:
             await rise(ctx, dut.run.valid)
-            *_, taken, run = await ctx.tick().sample(dut.run.valid & dut.run.ready, dut.run.payload)
-            if taken:
+            *_, valid, ready, run = await ctx.tick().sample(dut.run.valid, dut.run.ready, dut.run.payload)
+            if valid and ready:
                 ring.run(int(run.first), int(run["count"]), int(run.refresh))
                 self._show_idle(ctx, run["count"] == 0)
                 await ctx.tick().repeat(1 + min(pause(), 5))

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hw.layouts import Layouts, Space
 from hw.link.packets import FIELDS, REQUEST, Command, pack, packet
 from hw.link.words import READABLE, read_bytes, written_bytes
-from tests.link.bench import CONFIG, LINK
+from tests.link.bench import CONFIG, LINK, SILENCE
 
 SESSION = 0x1234
 WIDTH, HEIGHT, CHANNELS = 3, 2, 6
@@ -92,3 +92,28 @@ def valid(rng: random.Random, count: int) -> list[bytes]:
         else:
             script.append(read(rng, sequence, Command[kind.upper()]))
     return script
+
+
+def mutate(rng: random.Random, p: bytes) -> list:
+    """A packet, or what a bad line or a bad host makes of it."""
+    kind = rng.randrange(8)
+    if kind == 0:
+        bits = bytearray(p)
+        for _ in range(rng.randint(1, 4)):
+            bits[rng.randrange(len(p))] ^= 1 << rng.randrange(8)
+        return [bytes(bits), SILENCE, p]
+    if kind == 1:
+        at = rng.randrange(len(p))
+        return [p[:at] + p[at + 1:], SILENCE, p]
+    if kind == 2:
+        return [p[:rng.randrange(len(p))], SILENCE, p]
+    if kind == 3:
+        return [p, p]
+    if kind == 4:
+        at = rng.randrange(len(p))
+        return [p[:at] + rng.randbytes(1) + p[at:], SILENCE, p]
+    if kind == 5:
+        return [rng.randbytes(20), SILENCE, p]
+    if kind == 6:
+        return [request(Command.IDENTIFY, rng.randrange(256), session=rng.randrange(1 << 16)), p]
+    return [p]

@@ -5,17 +5,52 @@ from __future__ import annotations
 import pytest
 from amaranth.sim import Simulator
 
-from host.compiler import compile_graph
+from host.compiler import Program, compile_graph
 from host.link.driver import Driver
 from host.link.program import device_program, region, values
+from host.link.transport import Transport
 from hw.accelerator import Accelerator
 from hw.config import AcceleratorConfig
 from hw.link.packets import LinkConfig
+from sim.arithmetic import Mode
 from sim.golden import GoldenModel
 from tests.link.bench import PERIOD, rise
 from tests.random_graphs import Limits, random_clip, random_graph
 
 LINK = LinkConfig(buffer_bytes=512, mirror_bytes=1024, input_channels=8, timeout=300)
+
+
+def small_program(seed: int) -> Program:
+    """A random network of two layers, compiled for an accelerator of 4 rows."""
+    graph = random_graph(seed, Limits(channels=4, size=4, layers=2))
+    config = AcceleratorConfig(pes=2, lanes=2, sweep=2, projection_words=16, weight_words=16, column_words=16,
+                               tap_words=16, codebook_words=16, snapshot_words=16, node_words=4, axis_words=16,
+                               channel_words=4, step_words=8, edge_words=8, clear_words=8, max_size=4,
+                               max_channels=4, max_blocks=4)
+    return compile_graph(graph, config, fit=True)
+
+
+def play(program: Program, transport: Transport, seed: int, threshold: int, mode: Mode) -> None:
+    """Every tensor and projection after every frame, with noise on the line and a refresh on the way."""
+    graph = program.graph
+    driver = Driver(transport, program.config)
+    driver.connect()
+    driver.load(device_program(program, threshold, mode))
+    golden = GoldenModel(graph, threshold, mode)
+    names = [n for n in (*golden.snapshots, *golden.projections) if n in program.places and n != graph.input]
+    assert len(names) >= 3
+    for i, codes in enumerate(random_clip(graph, seed, 4)):
+        if i == 2:
+            transport.write(b"\xa5\x5a noise that begins like a packet")
+        report = driver.frame(codes, refresh=i == 3, reads=[region(program, n) for n in names])
+        assert report.refresh == (i in (0, 3))
+        result = golden.frame(codes, report.refresh)
+        for name, words in zip(names, report.data, strict=True):
+            kept = golden.snapshots if name in golden.snapshots else golden.projections
+            assert (values(program, name, words) == kept[name]).all(), name
+        counters = driver.counters(0, len(program.steps))
+        assert counters["macs"].sum() == sum(e.macs for e in result.edges)
+        assert (counters["cycles"] > 0).all()
 
 
 class SimulatedAccelerator:
@@ -66,29 +101,5 @@ class SimulatedAccelerator:
 
 @pytest.mark.parametrize("seed, threshold, mode", [(0, 0, "hold"), (1, 3, "hold"), (2, 3, "truncate")])
 def test_frames_through_the_link(seed, threshold, mode):
-    """Every tensor and projection after every frame, with a damaged packet and a refresh on the way."""
-    graph = random_graph(seed, Limits(channels=4, size=4, layers=2))
-    config = AcceleratorConfig(pes=2, lanes=2, sweep=2, projection_words=16, weight_words=16, column_words=16,
-                               tap_words=16, codebook_words=16, snapshot_words=16, node_words=4, axis_words=16,
-                               channel_words=4, step_words=8, edge_words=8, clear_words=8, max_size=4,
-                               max_channels=4, max_blocks=4)
-    program = compile_graph(graph, config, fit=True)
-    transport = SimulatedAccelerator(program.config, LINK)
-    driver = Driver(transport, program.config)
-    driver.connect()
-    driver.load(device_program(program, threshold, mode))
-    golden = GoldenModel(graph, threshold, mode)
-    names = [n for n in (*golden.snapshots, *golden.projections) if n in program.places and n != graph.input]
-    steps = len(program.steps)
-    for i, codes in enumerate(random_clip(graph, seed, 4)):
-        if i == 2:
-            transport.write(b"\xa5\x5a noise that begins like a packet")
-        report = driver.frame(codes, refresh=i == 3, reads=[region(program, n) for n in names])
-        assert report.refresh == (i in (0, 3))
-        result = golden.frame(codes, report.refresh)
-        for name, words in zip(names, report.data, strict=True):
-            kept = golden.snapshots if name in golden.snapshots else golden.projections
-            assert (values(program, name, words) == kept[name]).all(), name
-        counters = driver.counters(0, steps)
-        assert counters["macs"].sum() == sum(e.macs for e in result.edges)
-        assert (counters["cycles"] > 0).all()
+    program = small_program(seed)
+    play(program, SimulatedAccelerator(program.config, LINK), seed, threshold, mode)

@@ -10,7 +10,7 @@ from hw.layouts import Space
 from hw.link.packets import ANSWER, FIELDS, HEADER, REQUEST, Command, LinkConfig, Status, packet, unpack
 from tests.link.bench import CONFIG, LINK, SILENCE, Bench
 from tests.link.device_model import DeviceModel, RingModel
-from tests.link.requests import CHANNELS, SESSION, elements, load, read, request, start, valid
+from tests.link.requests import CHANNELS, SESSION, elements, load, mutate, read, request, start, valid
 
 STALLS = ("none", "random", "bursty")
 
@@ -27,7 +27,7 @@ def expected(script, ring: RingModel | None = None) -> tuple[bytes, list]:
 
 def check(script, stalls: str = "none", seed: int = 0, **ring) -> tuple[list[tuple[int, int]], list]:
     """RTL and model agree. Returns (status, sequence) of each answer, and the effects."""
-    bench = Bench(script, stalls=stalls, seed=seed, ring=RingModel(CONFIG, **ring))
+    bench = Bench(script, stalls=stalls, seed=seed, ring=RingModel(CONFIG, **ring)).simulate()
     answers, effects = expected(script, RingModel(CONFIG, **ring))
     assert bytes(bench.answers) == answers
     assert bench.ring.effects == effects
@@ -224,31 +224,6 @@ def test_stalls_end_the_session(case, stalls):
     answers, effects = check([*start(), *script, *script, *again], stalls)
     assert [s for s, _ in answers] == [Status.OK] * 2 + [Status.STALLED, Status.SESSION] + [Status.OK] * 3
     assert [e[0] for e in effects].count("reset") == 3
-
-
-def mutate(rng: random.Random, p: bytes) -> list:
-    """A packet, or what a bad line or a bad host makes of it."""
-    kind = rng.randrange(8)
-    if kind == 0:
-        bits = bytearray(p)
-        for _ in range(rng.randint(1, 4)):
-            bits[rng.randrange(len(p))] ^= 1 << rng.randrange(8)
-        return [bytes(bits), SILENCE, p]
-    if kind == 1:
-        at = rng.randrange(len(p))
-        return [p[:at] + p[at + 1:], SILENCE, p]
-    if kind == 2:
-        return [p[:rng.randrange(len(p))], SILENCE, p]
-    if kind == 3:
-        return [p, p]
-    if kind == 4:
-        at = rng.randrange(len(p))
-        return [p[:at] + rng.randbytes(1) + p[at:], SILENCE, p]
-    if kind == 5:
-        return [rng.randbytes(20), SILENCE, p]
-    if kind == 6:
-        return [request(Command.IDENTIFY, rng.randrange(256), session=rng.randrange(1 << 16)), p]
-    return [p]
 
 
 @pytest.mark.parametrize("seed", range(6))

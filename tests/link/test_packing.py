@@ -102,7 +102,7 @@ def test_rtl_decodes_what_the_host_packs(seed):
     device = DeviceModel(CONFIG, LINK, ring, answers.extend)
     for item in script:
         device.feed(item)
-    bench = Bench(script, stalls="random", seed=seed)
+    bench = Bench(script, stalls="random", seed=seed).simulate()
     assert bytes(bench.answers) == answers
     assert bench.ring.effects == ring.effects
     total, frame = np.zeros((height, width, channels), int), 0
@@ -127,7 +127,7 @@ def test_quiet_elements_only_move_the_mirror():
     device = DeviceModel(CONFIG, LINK, ring, answers.extend)
     for item in script:
         device.feed(item)
-    bench = Bench(script)
+    bench = Bench(script).simulate()
     assert bytes(bench.answers) == answers
     assert bench.ring.effects == ring.effects
     assert [e[1] for e in ring.effects if e[0] == "frame"] == [(0, 0, 0, 0), (0, 1, 0, 0)]
