@@ -259,11 +259,20 @@ def test_depth_and_space(tmp_path, op, inner):
     net = Net(1, 4, 4, 6)
     y = net.add("Relu", net.conv(net.x, 8, 4)) if inner else net.x
     y = net.add(op, y, blocksize=2)
-    rows = {"SpaceToDepth": 4, "DepthToSpace": 0.25}[op] * (8 if inner else 4)
-    if op == "DepthToSpace":
-        agree(net, tmp_path, y if inner else net.conv(y, 2, int(rows)))
-    else:
-        agree(net, tmp_path, net.conv(y, 2, int(rows)))
+    rows = (4 if op == "SpaceToDepth" else 1) * (8 if inner else 4) // (1 if op == "SpaceToDepth" else 4)
+    y = net.add("PRelu", y, channels(net, rows))
+    pooled = net.add("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
+    up = net.add("ConvTranspose", y, net.normal(rows, 2, 3, 3), strides=[2, 1])
+    agree(net, tmp_path, net.conv(y, 2, rows, strides=[2, 1]), net.conv(pooled, 2, rows), up,
+          net.add("AveragePool", y, kernel_shape=[2, 2]))
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_concat_along_the_image(tmp_path, axis):
+    net = Net(1, 3, 4, 5)
+    a, b = (net.add("Relu", net.conv(net.x, 4, 3)) for _ in range(2))
+    y = net.add("Concat", a, b, a, axis=axis)
+    agree(net, tmp_path, net.conv(y, 2, 4), net.conv(net.add("MaxPool", y, kernel_shape=[3, 3]), 2, 4))
 
 
 @QUICK

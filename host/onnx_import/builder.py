@@ -135,9 +135,8 @@ class Builder:
         planes = as_planes(view, index)
         geometries = [plane_geometry(p, kernel, geometry) for p in planes or ()]
         if planes is None or None in geometries:
-            view = self.gathered(f"{name}/in", view.arranged(index[None]))
-            index = view.index[0]
-            planes = as_planes(view, index)
+            view = View.whole(self.resampled(f"{name}/in", view, index, None, None))
+            planes = as_planes(view, view.index[0])
             geometries = [plane_geometry(p, kernel, geometry) for p in planes]
         units = self._one_scale(name, [p.unit for p in planes], step)
         template = Edge.conv("", "", weight, geometry, groups)

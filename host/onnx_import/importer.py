@@ -16,7 +16,7 @@ from host.onnx_import.inputs import check_input, image_input
 from host.onnx_import.loader import OnnxNode, load
 from host.onnx_import.ops_codes import dequantised_constant
 from host.onnx_import.plan import SHAPE_OPERATORS, Plan
-from host.onnx_import.registry import OPERATORS, Context, Kind
+from host.onnx_import.registry import OPERATORS, Context, Kind, call
 from host.onnx_import.tail import Tail
 from host.onnx_import.values import HOST, UNKNOWN, Const, Value, View
 from sim.graph import Graph
@@ -121,7 +121,7 @@ class _Walk:
             return self._on_host(node)
         if op is None:
             raise Unsupported(self._why(node))
-        results = _run(op.run, self.context, node, args)
+        results = call(op.run, self.context, node, args)
         results = [results] if isinstance(results, Value) else results
         padded = any(isinstance(r, View) and r.padded for r in results)
         return self._on_host(node) if padded and node not in self.plan.device else results
@@ -131,7 +131,7 @@ class _Walk:
         with np.errstate(all="ignore"):
             if node.op == "DequantizeLinear" and not node.attribute("block_size", 0):
                 return [dequantised_constant(node, args)]
-            arrays = _run(self.source.constant, node, [None if a is None else a.array for a in args])
+            arrays = call(self.source.constant, node, [None if a is None else a.array for a in args])
             op = OPERATORS.get(node.op)
             moves = op is not None and op.kind is Kind.VIEW and node.op != "Concat"
             if not moves or args[0].step is None:
@@ -156,7 +156,7 @@ class _Walk:
             return
         if node.op not in OPERATORS and node.op not in SHAPE_OPERATORS:
             raise Unsupported(self._why(node))
-        if OPERATORS[node.op].kind is Kind.LAYER and any(
+        if node.op in OPERATORS and OPERATORS[node.op].kind is Kind.LAYER and any(
                 isinstance(a, Const) and not np.isfinite(a.real).all() for a in args):
             raise Unsupported("its weights hold NaN or infinity")
 
@@ -173,16 +173,3 @@ class _Walk:
         if node.proto.domain and node.op not in OPERATORS and "." in node.op:
             return f"an operator of another domain; export with standard ONNX operators, {cut}"
         return f"this operator is not supported in front of a layer; replace it, {cut}"
-
-
-def _run(function, *args):
-    """Call a handler; what the ONNX reference implementation or NumPy refuses is a problem of the node."""
-    try:
-        return function(*args)
-    except Unsupported:
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        text = (str(error).splitlines() or [repr(error)])[0]
-        raise Unsupported(f"its inputs or attributes do not fit together ({text})") from error
-
-

@@ -14,7 +14,7 @@ from host.onnx_import.errors import Unsupported
 from host.onnx_import.loader import INPUT_TYPES, OnnxNode, Source
 from host.onnx_import.ops_codes import code_of, integer_code
 from host.onnx_import.plan import Plan
-from host.onnx_import.registry import OPERATORS, Context, Kind
+from host.onnx_import.registry import OPERATORS, Context, Kind, call
 from host.onnx_import.values import Unit, Value, View
 from sim.graph import Code, Tensor
 
@@ -81,10 +81,10 @@ def _first_use(source: Source, plan: Plan, builder: Builder, name: str, shape: t
         results = [known[data[0]]]
         try:
             if op.kind is Kind.VIEW:
-                results = op.run(Context(source, builder), node, args)
+                results = call(op.run, Context(source, builder), node, args)
             elif op.kind is Kind.CODES and data[0] in untouched:
-                found = _coded(found, plan, node, args, dtype, name)
-        except (Unsupported, RuntimeError, ValueError):
+                found = call(_coded, found, plan, node, args, dtype, name)
+        except Unsupported:
             continue
         known |= {o: r for o, r in zip(node.outputs, results, strict=False) if isinstance(r, View)}
         if data[0] in untouched and op.transparent:

@@ -96,11 +96,17 @@ class Source:
         return tuple(np.asarray(r) for r in results)
 
     def constant(self, node: OnnxNode, values: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
-        """``evaluate``, or onnxruntime where the reference lacks this version of the operator."""
+        """``evaluate``, or onnxruntime where the reference lacks this version of the operator.
+
+        Raises RuntimeError when neither can.
+        """
         try:
             return self.evaluate(node, values)
         except Exception:  # whatever it is, onnxruntime's word is final
-            return self._by_onnxruntime(node, values)
+            try:
+                return self._by_onnxruntime(node, values)
+            except Exception as error:  # its errors share no other base class
+                raise RuntimeError(f"it cannot be computed: {error}") from error
 
     def _by_onnxruntime(self, node: OnnxNode, values: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
         import onnxruntime

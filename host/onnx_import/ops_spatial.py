@@ -120,6 +120,9 @@ def _targets(context: Context, node: OnnxNode, args: Sequence[Value | None],
         return [Fraction(m, n) for m, n in zip(target, shape, strict=True)], target
     by_axis = dict(zip(axes, scales, strict=True))
     exact = [_fraction(by_axis.get(a, 1.0)) for a in range(len(shape))]
+    if node.attribute("coordinate_transformation_mode", "") == "align_corners" and any(
+            (n * f).denominator > 1 for n, f in zip(shape, exact, strict=True)):
+        raise Unsupported("its factor gives no whole size, which align_corners leaves undefined; give the sizes")
     return exact, [floor(n * f) for n, f in zip(shape, exact, strict=True)]
 
 

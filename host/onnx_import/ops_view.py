@@ -18,7 +18,7 @@ _INDEX = "a view: no work, no memory"
 @operator("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice", "Gather", "Expand",
           "Tile", "DepthToSpace", "SpaceToDepth", kind=Kind.VIEW, becomes=_INDEX,
           limits="constant shapes, axes and indices; a convolution after it must find whole image planes "
-                 "(cropped, padded, strided or repeated), a fully connected layer may find any order")
+                 "(cropped, padded, strided, repeated, interleaved), a fully connected layer any order")
 @operator("Concat", kind=Kind.VIEW, becomes="a view: one edge per producer in every layer that reads it",
           limits="constants only if all zero")
 def rearrange(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> Sequence[View]:

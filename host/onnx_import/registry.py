@@ -75,6 +75,17 @@ def operator(*names: str, kind: Kind, becomes: str, limits: str = "",
     return enter
 
 
+def call(function: Callable, *args):
+    """Call a handler; what NumPy or the ONNX reference implementation refuses is a problem of the node."""
+    try:
+        return function(*args)
+    except Unsupported:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        text = (str(error).splitlines() or [repr(error)])[0]
+        raise Unsupported(f"its inputs or attributes do not fit together ({text})") from error
+
+
 def real(arg: Value | None) -> View:
     """The argument as a view of real values."""
     if not isinstance(arg, View):

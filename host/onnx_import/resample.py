@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
-from math import lcm, prod
+from math import gcd, lcm, prod
 
 import numpy as np
 
@@ -31,11 +31,12 @@ FINEST_STEP = 1024
 
 @dataclass(frozen=True)
 class Span:
-    """Unit positions ``unit + step * j`` stand at view positions ``view + j`` for 0 <= j < count."""
+    """Unit positions ``unit + step * j`` stand at view positions ``view + gap * j`` for 0 <= j < count."""
 
     view: int
     unit: int
     count: int
+    gap: int
     step: int
 
     @classmethod
@@ -43,10 +44,10 @@ class Span:
         """From ``Planes.rows`` or ``columns``; None when they are not evenly spaced and ascending."""
         inside = np.flatnonzero(positions >= 0)
         values = positions[inside]
-        steps = np.unique(np.diff(values))
-        if (np.diff(inside) != 1).any() or len(steps) > 1 or (steps < 1).any():
+        gaps, steps = np.unique(np.diff(inside)), np.unique(np.diff(values))
+        if len(gaps) > 1 or len(steps) > 1 or (steps < 1).any():
             return None
-        return cls(int(inside[0]), int(values[0]), len(inside), int(steps[0]) if len(steps) else 1)
+        return cls(int(inside[0]), int(values[0]), len(inside), *(int(d[0]) if len(d) else 1 for d in (gaps, steps)))
 
     def window(self, size: int) -> tuple[int, int]:
         """Half-open range of the unit's positions that may take part, as wide as it can be."""
@@ -56,9 +57,14 @@ class Span:
 
 
 def plane_geometry(planes: Planes, kernel: tuple[int, int], geometry: Geometry) -> Geometry | None:
-    """The geometry of a layer on a view, restated for the unit behind it; None when no edge can do it."""
+    """The geometry of a layer on a view, restated for the unit behind it; None when no edge can do it.
+
+    With ``v = view + gap * (u - unit) / step`` for unit position u, the layer's own equation
+    ``o * stride + k * dilation == v * upsample + pad`` times ``step`` is an edge's again, as long as it has
+    no solution at a u between the steps.
+    """
     spans = [Span.of(planes.rows), Span.of(planes.columns)]
-    if any(s is None or (s.step > 1 and u > 1) for s, u in zip(spans, geometry.upsample, strict=True)):
+    if any(s is None or gcd(s.step, s.gap * u) > 1 for s, u in zip(spans, geometry.upsample, strict=True)):
         return None
     sizes = planes.unit.shape[1:]
     window = sum((s.window(n) for s, n in zip(spans, sizes, strict=True)), ())
@@ -66,8 +72,8 @@ def plane_geometry(planes: Planes, kernel: tuple[int, int], geometry: Geometry) 
         stride=tuple(st * s.step for st, s in zip(geometry.stride, spans, strict=True)),
         dilation=tuple(d * s.step if k > 1 else 1
                        for d, k, s in zip(geometry.dilation, kernel, spans, strict=True)),
-        upsample=geometry.upsample,
-        pad=tuple((s.view * u + p) * s.step - s.unit * u
+        upsample=tuple(u * s.gap for u, s in zip(geometry.upsample, spans, strict=True)),
+        pad=tuple((s.view * u + p) * s.step - s.unit * s.gap * u
                   for s, u, p in zip(spans, geometry.upsample, geometry.pad, strict=True)),
         window=None if window == (0, sizes[0], 0, sizes[1]) else window)
 
@@ -96,9 +102,13 @@ class AxisMap:
         matrix = np.zeros((len(positions), size))
         inside = np.flatnonzero(positions >= 0)
         matrix[inside, positions[inside]] = 1
-        step = int(np.median(np.diff(positions[inside]))) if len(inside) > 1 else 1
-        repeat = int(np.median(np.unique(positions[inside], return_counts=True)[1])) if step == 0 else 1
-        return cls(matrix, max(step, 1), repeat)
+        if len(inside) < 2:
+            return cls(matrix)
+        step, gap = int(np.median(np.diff(positions[inside]))), int(np.median(np.diff(inside)))
+        if step == 0:
+            return cls(matrix, 1, int(np.median(np.unique(positions[inside], return_counts=True)[1])))
+        ratio = Fraction(gap, max(step, 1))
+        return cls(matrix, ratio.denominator, ratio.numerator)
 
     def after(self, other: AxisMap) -> AxisMap:
         """This map applied to the result of another."""

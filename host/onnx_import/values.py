@@ -251,32 +251,52 @@ class Planes:
 
 def as_planes(view: View, index: np.ndarray) -> list[Planes] | None:
     """Take a [C, H, W] arrangement apart into planes of units; None when it is not separable."""
-    width = index.shape[2]
-    flat = index.reshape(len(index), -1)
-    used = np.flatnonzero(flat.any(axis=1))
-    if not len(used):
+    positions, index = _by_channel(view, index)
+    if not len(positions):
         return []
-    first = (flat[used] > 0).argmax(axis=1)
+    width, layout, every = index.shape[2], view.layout, np.arange(len(positions))
+    flat = index.reshape(len(index), -1)
+    first = (flat > 0).argmax(axis=1)
     y0, x0 = np.divmod(first, width)
-    layout = view.layout
-    head = flat[used, first]
+    head = flat[every, first]
     owner, channel = layout.owner(head), layout.channel(head)
     base = layout.starts[owner] + (channel - layout.first_channel[owner]) * _plane_sizes(view)[owner]
     unit_width = np.array([u.shape[2] for u in view.units])[owner]
-    row_elements, column_elements = index[used, :, x0], index[used[:, None], y0[:, None], np.arange(width)]
+    row_elements, column_elements = index[every, :, x0], index[every, y0, :]
     rows = np.where(row_elements > 0, (row_elements - base[:, None]) // unit_width[:, None], -1)
     columns = np.where(column_elements > 0, (column_elements - base[:, None]) % unit_width[:, None], -1)
     expected = ((base[:, None] + rows * unit_width[:, None])[:, :, None] + columns[:, None, :])
     expected[(rows < 0)[:, :, None] | (columns < 0)[:, None, :]] = 0
     heights = np.array([u.shape[1] for u in view.units])[owner]
-    if (rows >= heights[:, None]).any() or not np.array_equal(expected, index[used]):
+    if (rows >= heights[:, None]).any() or not np.array_equal(expected, index):
         return None
     keys = np.concatenate([owner[:, None], rows, columns], axis=1)
     groups: dict[bytes, list[int]] = {}
     for k, key in enumerate(keys):
         groups.setdefault(key.tobytes(), []).append(k)
-    return [Planes(view.units[owner[g[0]]], used[g], (channel - layout.first_channel[owner])[g], rows[g[0]],
+    return [Planes(view.units[owner[g[0]]], positions[g], (channel - layout.first_channel[owner])[g], rows[g[0]],
                    columns[g[0]]) for g in map(np.array, groups.values())]
+
+
+def _by_channel(view: View, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split the channels of a [C, H, W] arrangement so that each part [H, W] comes from one unit channel.
+
+    Returns the channel number of each part and the parts [K, H, W], zero elsewhere. (Pixel shuffle mixes
+    several unit channels in one; so does a concat along the height.)
+    """
+    flat = index.reshape(len(index), -1)
+    used = np.flatnonzero(flat.any(axis=1))
+    first = np.where(flat[used] > 0, flat[used], view.layout.starts[-1]).min(axis=1, initial=view.layout.starts[-1])
+    mixed = view.layout.channel(first) != view.layout.channel(flat[used].max(axis=1, initial=0))
+    if not mixed.any():
+        return used, index if len(used) == len(index) else index[used]
+    positions, parts = [used[~mixed]], [index[used[~mixed]]]
+    for c in used[mixed]:
+        channel = view.layout.channel(index[c])
+        sources = np.unique(channel[channel >= 0])
+        positions.append(np.full(len(sources), c))
+        parts.append(np.where(channel == sources[:, None, None], index[c], 0))
+    return np.concatenate(positions), np.concatenate(parts)
 
 
 def _plane_sizes(view: View) -> np.ndarray:
