@@ -1,38 +1,68 @@
 """Devices: what can run a quantised network frame by frame.
 
-A backend is a way of getting a device; ``BACKENDS`` lists them all. ``open_device("model")`` gives the golden
-model in NumPy, which needs nothing but this machine. A backend may take an argument after a colon
-("NAME:ARGUMENT"), which its function is handed.
+A backend is a way of getting a device; ``BACKENDS`` lists them all. ``open_device("rtl")`` gives the compiled
+RTL, ``open_device("model")`` the golden model in NumPy, which needs nothing but this machine. A backend may
+take an argument after a colon ("NAME:ARGUMENT"), which its function is handed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from host.errors import UserError
-from host.network import Network
+from host.rrm_file import Model
 from sim.arithmetic import Mode
 from sim.golden import FrameResult, GoldenModel
+
+if TYPE_CHECKING:
+    from host.cycles import CycleModel
+
+DeviceProgress = Callable[[str], None]
+"""Called with what a device is waiting for now (building a simulator takes minutes)."""
+
+
+class Result(Protocol):
+    """What one frame gave: real outputs by name, whether it was computed from scratch, and how much work it was.
+
+    ``cycles`` are clock cycles of the accelerator, None when nobody knows. The golden model's is a
+    ``sim.golden.FrameResult``, a device's a ``host.link_device.DeviceResult``.
+    """
+
+    outputs: Mapping[str, np.ndarray]
+    refresh: bool
+
+    @property
+    def cycles(self) -> int | None: ...
+
+    def total(self, field: str) -> int | None:
+        """Sum of a count over the network, see ``FrameResult.total``; None for what is not counted."""
 
 
 class Device(Protocol):
     """Runs one quantised network. Every device gives the same integers for the same calls."""
 
-    def load(self, network: Network, threshold: int | Mapping[str, int] = 0,
+    def load(self, model: Model, threshold: int | Mapping[str, int] = 0,
              mode: Mode | Mapping[str, Mode] = "hold") -> None:
-        """Make the device ready for the first frame. Threshold and mode are for all tensors, or by name."""
+        """Make the device ready for the first frame. Threshold and mode are for all tensors, or by name.
 
-    def frame(self, codes: np.ndarray, refresh: bool = False) -> FrameResult:
+        Raises UserError when the network does not fit the device.
+        """
+
+    def frame(self, codes: np.ndarray, refresh: bool = False) -> Result:
         """Run one frame. ``codes`` are those of the input tensor, int[C, H, W].
 
         The first frame after ``load`` or ``reset`` is a refresh, asked for or not.
         """
 
     def read_tensor(self, name: str) -> np.ndarray:
-        """The snapshot of a tensor (int16[C, H, W]) or a projection (int64[C, H, W]) after a frame."""
+        """The snapshot of a tensor (int16[C, H, W]) or a projection (int64[C, H, W]) after a frame.
+
+        Raises UserError for a projection whose memory holds something else by then.
+        """
 
     def reset(self) -> None:
         """Forget everything that was kept from frame to frame."""
@@ -42,18 +72,30 @@ class Device(Protocol):
 
 
 class ModelDevice:
-    """The golden model as a device."""
+    """The golden model as a device.
 
-    def __init__(self, argument: str = "") -> None:
-        if argument:
-            raise UserError(f"backend 'model' takes no argument, but it was given '{argument}'")
+    predict
+        also predict the cycles of the accelerator for which the ``.rrm`` file is compiled, else of one with memories
+        sized to the network; where it cannot be compiled there is no prediction. ``accelerator`` names it.
+    """
 
-    def load(self, network: Network, threshold: int | Mapping[str, int] = 0,
+    def __init__(self, predict: bool = False) -> None:
+        self._predict = predict
+        self._cycles: CycleModel | None = None
+
+    def load(self, model: Model, threshold: int | Mapping[str, int] = 0,
              mode: Mode | Mapping[str, Mode] = "hold") -> None:
-        self._model = GoldenModel(network.graph, threshold, mode)
+        self._model = GoldenModel(model.network.graph, threshold, mode)
+        if self._predict:
+            self._cycles, self.accelerator = _cycle_model(model)
 
     def frame(self, codes: np.ndarray, refresh: bool = False) -> FrameResult:
-        return self._model.frame(codes, refresh)
+        if self._cycles is None:
+            return self._model.frame(codes, refresh)
+        from host.cycles import observed_frame
+
+        result, changes = observed_frame(self._model, codes, refresh)
+        return replace(result, cycles=self._cycles.frame(changes).total)
 
     def read_tensor(self, name: str) -> np.ndarray:
         kept = self._model.snapshots if name in self._model.snapshots else self._model.projections
@@ -66,13 +108,36 @@ class ModelDevice:
         pass
 
 
-BACKENDS: dict[str, Callable[[str], Device]] = {"model": ModelDevice}
+def _cycle_model(model: Model) -> tuple[CycleModel | None, str]:
+    from host.configs import DEFAULT, program_for
+    from host.cycles import CycleModel
+
+    try:
+        program = program_for(model)
+    except UserError:
+        return None, ""
+    return CycleModel(program), f"config {program.config.hash}" if model.sections else DEFAULT
+
+
+def _model(argument: str, progress: DeviceProgress) -> Device:
+    if argument:
+        raise UserError(f"backend 'model' takes no argument, but it was given '{argument}'")
+    return ModelDevice(predict=True)
+
+
+def _rtl(argument: str, progress: DeviceProgress) -> Device:
+    from host.link_device import RtlDevice  # needs Amaranth, which takes its time to import
+
+    return RtlDevice(argument or None, progress)
+
+
+BACKENDS: dict[str, Callable[[str, DeviceProgress], Device]] = {"rtl": _rtl, "model": _model}
 """Name of a backend -> function from the text after the colon to a device that is not loaded yet."""
 
 
-def open_device(backend: str) -> Device:
+def open_device(backend: str, progress: DeviceProgress = lambda what: None) -> Device:
     """The device of a backend "NAME" or "NAME:ARGUMENT". Raises UserError listing the backends there are."""
     name, _, argument = backend.partition(":")
     if name not in BACKENDS:
         raise UserError(f"there is no backend '{name}'; the backends are {', '.join(BACKENDS)}")
-    return BACKENDS[name](argument)
+    return BACKENDS[name](argument, progress)

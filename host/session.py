@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from host import rrm_file
 from host.calibration import calibrate
-from host.devices import Device, open_device
+from host.devices import Device, Result, open_device
 from host.errors import UserError
 from host.network import Network
 from host.onnx_import import import_onnx
@@ -34,7 +34,6 @@ from host.quantiser import Weights, pixel_code, quantise, refresh_interval
 from host.rrm_file import Model
 from host.sidecar import Sidecar, sidecar_for
 from sim.arithmetic import Mode
-from sim.golden import FrameResult
 
 CALIBRATION_FRAMES = 32
 """Frames from which the ranges of activations are taken."""
@@ -95,7 +94,7 @@ def quantised(model: Model, frames: Iterable[np.ndarray] = (), weights: Weights 
 
 @dataclass(frozen=True)
 class FrameStats:
-    """The work of one frame.
+    """The work of one frame. What a device does not count is None.
 
     frame
         number of the frame since the session began.
@@ -106,22 +105,30 @@ class FrameStats:
     macs, macs_nonzero_weights, macs_activations, macs_dense
         multiply-accumulates: done; those of them whose weight is not zero; needed had all non-zero
         activations been sent (a sparse engine working frame by frame); of the network.
+    cycles
+        clock cycles of the accelerator, from the first step to the last.
+    link_sent, link_received
+        bytes to the device and back for this frame: the frame, its outputs, and anything repeated.
     detail
-        the same per tensor and edge.
+        the same per tensor and edge (``sim.golden.FrameResult``) or per step (``host.link_device.DeviceResult``).
     """
 
     frame: int
     refresh: bool
     elements: int
-    nonzero: int
+    nonzero: int | None
     deltas: int
     macs: int
-    macs_nonzero_weights: int
-    macs_activations: int
+    macs_nonzero_weights: int | None
+    macs_activations: int | None
     macs_dense: int
-    detail: FrameResult
+    cycles: int | None
+    link_sent: int | None
+    link_received: int | None
+    detail: Result
 
-    _OTHER: ClassVar = ("frame", "refresh", "detail")
+    COUNTED: ClassVar = ("elements", "nonzero", "deltas", "macs", "macs_nonzero_weights", "macs_activations",
+                         "macs_dense")
 
     @property
     def density(self) -> float:
@@ -129,19 +136,22 @@ class FrameStats:
         return self.macs / self.macs_dense
 
     def counts(self) -> dict[str, int]:
-        """What is a sum over the network, so that it may be summed over frames as well."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self._OTHER}
+        """What is known of the sums over the network, so that they may be summed over frames as well."""
+        names = (*self.COUNTED, "cycles", "link_sent", "link_received")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def as_dict(self) -> dict[str, int | float | bool]:
-        """Plain values for JSON, without the detail."""
+        """Plain values for JSON, without the detail and what is not known."""
         frame = {"frame": self.frame, "refresh": self.refresh}
         return {**frame, **self.counts(), "density": round(self.density, 6)}
 
     @classmethod
-    def of(cls, frame: int, result: FrameResult) -> FrameStats:
+    def of(cls, frame: int, result: Result) -> FrameStats:
         """The totals of a device's result."""
-        counts = {f.name: result.total(f.name) for f in fields(cls) if f.name not in cls._OTHER}
-        return cls(frame, result.refresh, **counts, detail=result)
+        traffic = getattr(result, "traffic", None)
+        return cls(frame, result.refresh, **{name: result.total(name) for name in cls.COUNTED},
+                   cycles=result.cycles, link_sent=traffic and traffic.sent,
+                   link_received=traffic and traffic.received, detail=result)
 
 
 class Session:
@@ -149,7 +159,7 @@ class Session:
 
     Parameters
         model: path of an ``.onnx`` or ``.rrm`` file, or a ``Model``.
-        device: a backend ("model", see ``host.devices``) or a ``Device``.
+        device: a backend ("rtl", "model", see ``host.devices``) or a ``Device``.
         threshold: send a change of at least this many codes; 0 and 1 are exact. For all tensors or by name.
         mode: ``hold`` (what is not sent leaves the reference where it was) or ``truncate`` (the paper's: the
             reference always moves). For all tensors or by name.
@@ -181,7 +191,7 @@ class Session:
         drifting = {n: t for n, t in thresholds.items() if modes[n] == "truncate"}
         self.refresh_every = refresh_interval(self.network.graph, drifting)
         self.device = open_device(device) if isinstance(device, str) else device
-        self.device.load(self.network, thresholds, modes)
+        self.device.load(self.model, thresholds, modes)
         self._frame = 0
         self._since_refresh = 0
 
@@ -196,13 +206,16 @@ class Session:
                     refresh: bool = False) -> tuple[dict[str, np.ndarray], FrameStats]:
         """``infer`` for an array that is preprocessed already: what onnxruntime would be fed with."""
         due = self.refresh_every is not None and self._since_refresh >= self.refresh_every
-        graph = self.network.graph
-        codes = self.network.input.to_codes(array, graph.tensors[graph.input].code)
-        result = self.device.frame(codes, refresh or due)
+        result = self.device.frame(self.codes(array), refresh or due)
         stats = FrameStats.of(self._frame, result)
         self._frame += 1
         self._since_refresh = 0 if result.refresh else self._since_refresh + 1
         return self.network.finish(dict(result.outputs)), stats
+
+    def codes(self, array: np.ndarray) -> np.ndarray:
+        """Codes int16[C, H, W] of the input tensor for what onnxruntime would be fed with."""
+        graph = self.network.graph
+        return self.network.input.to_codes(array, graph.tensors[graph.input].code)
 
     def tap(self, name: str) -> np.ndarray:
         """A tensor, or a projection (before bias and activation), after the last frame: float32[C, H, W].

@@ -73,13 +73,15 @@ class EdgeStats:
 class FrameResult:
     """What one frame gave: real outputs by name, and how much work it was.
 
-    ``tensors`` by name in topological order, ``edges`` in the order of ``graph.edges``.
+    ``tensors`` by name in topological order, ``edges`` in the order of ``graph.edges``; ``cycles`` is a
+    prediction, where one was made.
     """
 
     outputs: Mapping[str, np.ndarray]
     refresh: bool
     tensors: Mapping[str, TensorStats]
     edges: tuple[EdgeStats, ...]
+    cycles: int | None = None
 
     def total(self, field: str) -> int:
         """Sum of a field of TensorStats over all tensors, or of EdgeStats over all edges."""
@@ -182,14 +184,7 @@ class GoldenModel:
 
     def outputs(self, state: State) -> dict[str, np.ndarray]:
         """``graph.outputs`` as real values (float64) by name."""
-        values = {}
-        for source in {r.source for o in self.graph.outputs for r in o.reads}:
-            if source in state.snapshots:
-                values[source] = self.graph.tensors[source].code.decode(state.snapshots[source])
-            else:
-                scale = self.graph.projections[source].scale
-                values[source] = state.projections[source] * scale[:, None, None]
-        return read_outputs(self.graph, values)
+        return decoded_outputs(self.graph, state.snapshots | state.projections)
 
     def _node(self, node: Node, state: State) -> np.ndarray:
         dtype = self._node_dtype[node.target]
@@ -217,6 +212,17 @@ class GoldenModel:
             raise ValueError(f"frame: codes {codes.min()}..{codes.max()} leave the range {tensor.code.lo}.."
                              f"{tensor.code.hi} of input {tensor.name!r}")
         return codes.astype(np.int16)
+
+
+def decoded_outputs(graph: Graph, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """``graph.outputs`` as real values (float64) by name, from the codes and accumulators that they read."""
+    values = {}
+    for source in {r.source for o in graph.outputs for r in o.reads}:
+        if source in graph.tensors:
+            values[source] = graph.tensors[source].code.decode(kept[source])
+        else:
+            values[source] = kept[source] * graph.projections[source].scale[:, None, None]
+    return read_outputs(graph, values)
 
 
 class _IntegerEdge:

@@ -24,6 +24,9 @@ from host.session import Session, open_model, quantised
 from host.video import open_source, sample_frames
 from tests.conftest import ROOT, command, environment, run, tiny_model, write_clip
 
+INFER = ("infer", "--backend", "model")
+"""These tests are about the command line; the model needs no simulator to be built."""
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
@@ -49,7 +52,7 @@ def save(model: onnx.ModelProto, path: Path) -> Path:
 # --------------------------------------------------------------------------------------------------- results
 
 def test_files_hold_what_a_session_returns(here, capsys, tiny_onnx, tiny_clip):
-    code = main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--threshold", "3", "--json", "f.jsonl",
+    code = main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--threshold", "3", "--json", "f.jsonl",
                  "--save-outputs", "o.npz", "--tap", "features", "--tap", "image", "--refresh", "4"])
     printed = capsys.readouterr()
     assert code == 0, printed.err
@@ -73,7 +76,7 @@ def test_files_hold_what_a_session_returns(here, capsys, tiny_onnx, tiny_clip):
 
 
 def test_frames_change_neither_calibration_nor_results(here, tiny_onnx, tiny_clip):
-    options = ["infer", str(tiny_clip), "--model", str(tiny_onnx), "--save-outputs"]
+    options = [*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--save-outputs"]
     assert main([*options, "all.npz"]) == 0
     assert main([*options, "three.npz", "--frames", "3"]) == 0
     with np.load(here / "all.npz") as whole, np.load(here / "three.npz") as part:
@@ -84,7 +87,7 @@ def test_frames_change_neither_calibration_nor_results(here, tiny_onnx, tiny_cli
 
 def test_calibration_on_another_clip(here, tiny_onnx, tiny_clip):
     still = write_clip(here / "still.mp4", 1)
-    options = ["infer", str(tiny_clip), "--model", str(tiny_onnx), "--frames", "2", "--save-outputs"]
+    options = [*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--frames", "2", "--save-outputs"]
     assert main([*options, "a.npz", "--calibrate", str(still)]) == 0
     model = quantised(open_model(tiny_onnx), sample_frames(still, 32))
     outputs, _ = Session(model).infer(next(iter(open_source(tiny_clip))))
@@ -94,19 +97,19 @@ def test_calibration_on_another_clip(here, tiny_onnx, tiny_clip):
 
 def test_compile_then_infer_gives_the_same_results(here, capsys, tiny_onnx, tiny_clip):
     assert main(["compile", str(tiny_onnx), "--calibrate", str(tiny_clip), "-o", "n.rrm"]) == 0
-    assert main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--save-outputs", "a.npz"]) == 0
-    assert main(["infer", str(tiny_clip), "--model", "n.rrm", "--save-outputs", "b.npz"]) == 0
+    assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--save-outputs", "a.npz"]) == 0
+    assert main([*INFER, str(tiny_clip), "--model", "n.rrm", "--save-outputs", "b.npz"]) == 0
     with np.load(here / "a.npz") as a, np.load(here / "b.npz") as b:
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
     assert capsys.readouterr().err == ""
-    again = ["infer", str(tiny_clip), "--model", "n.rrm", "--frames", "1", "--calibrate", str(tiny_clip)]
+    again = [*INFER, str(tiny_clip), "--model", "n.rrm", "--frames", "1", "--calibrate", str(tiny_clip)]
     assert main(again) == 0
     assert "--calibrate is not used" in capsys.readouterr().err
 
 
 def test_videos_show_every_frame(here, tiny_onnx, tiny_clip):
-    assert main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--frames", "5", "--out", "a.mp4",
+    assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--frames", "5", "--out", "a.mp4",
                  "--compare", "c.mp4"]) == 0
     shown, pair = read_video(here / "a.mp4"), read_video(here / "c.mp4")
     assert len(shown) == len(pair) == 5
@@ -121,7 +124,7 @@ def test_videos_show_every_frame(here, tiny_onnx, tiny_clip):
 
 def test_noise_is_seeded_and_makes_deltas(here, tiny_onnx, tiny_clip):
     def totals(name: str, *options: str) -> list[int]:
-        assert main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--json", name, *options]) == 0
+        assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--json", name, *options]) == 0
         return [line["deltas"] for line in read_lines(here / name)]
 
     noisy = totals("a", "--noise", "2", "--seed", "1")
@@ -136,7 +139,7 @@ def test_a_folder_of_images(here, tiny_onnx, tiny_frames):
     (here / "images").mkdir()
     for i, frame in enumerate(tiny_frames[:3]):
         Image.fromarray(frame).save(here / "images" / f"{i}.png")
-    assert main(["infer", "images", "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 0
+    assert main([*INFER, "images", "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 0
     assert [line["frame"] for line in read_lines(here / "f.jsonl")] == [0, 1, 2]
 
 
@@ -156,13 +159,13 @@ def test_a_stream_is_read_once_from_its_first_frame(here, tiny_onnx):
     """Its first 32 frames calibrate, and are inferred as well."""
     data = write_clip(here / "stream.ts", 40).read_bytes()
     frames = list(open_source(here / "stream.ts"))
-    assert main(["infer", serve(data), "--model", str(tiny_onnx), "--save-outputs", "o.npz"]) == 0
+    assert main([*INFER, serve(data), "--model", str(tiny_onnx), "--save-outputs", "o.npz"]) == 0
     session = Session(quantised(open_model(tiny_onnx), frames[:32]))
     with np.load(here / "o.npz") as arrays:
         assert len(arrays["map"]) == len(frames) == 40
         for value, frame in zip(arrays["map"], frames, strict=True):
             np.testing.assert_array_equal(value, session.infer(frame)[0]["map"])
-        assert main(["infer", serve(data), "--model", str(tiny_onnx), "--save-outputs", "two.npz",
+        assert main([*INFER, serve(data), "--model", str(tiny_onnx), "--save-outputs", "two.npz",
                      "--frames", "2"]) == 0
         with np.load(here / "two.npz") as two:
             np.testing.assert_array_equal(two["map"], arrays["map"][:2])
@@ -183,16 +186,16 @@ def test_a_stream_that_breaks_off_keeps_what_is_finished(here, capsys, monkeypat
             pass
 
     monkeypatch.setattr("host.video.open_source", lambda *_, **__: Camera())
-    assert main(["infer", "camera:0", "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 2
+    assert main([*INFER, "camera:0", "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 2
     assert capsys.readouterr().err == "rrm-fpga: camera:0: unplugged\n"
     assert len(read_lines(here / "f.jsonl")) == 36
-    assert main(["infer", "camera:0", "--model", str(tiny_onnx), "--json", "f.jsonl", "--frames", "3"]) == 0
+    assert main([*INFER, "camera:0", "--model", str(tiny_onnx), "--json", "f.jsonl", "--frames", "3"]) == 0
     assert len(read_lines(here / "f.jsonl")) == 3
 
 
 def test_preprocessing_options_reach_the_network(here, tiny_onnx, tiny_clip):
     options = ["--colour", "bgr", "--mean", "104,117,123", "--scale", "1", "--resize", "crop"]
-    assert main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--frames", "1", "--tap", "image",
+    assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--frames", "1", "--tap", "image",
                  "--save-outputs", "o.npz", *options]) == 0
     session = Session(quantised(open_model(tiny_onnx), sample_frames(tiny_clip, 2)))
     sidecar = session.model.sidecar.with_input({"colour": "bgr", "mean": "104,117,123", "scale": "1",
@@ -257,12 +260,12 @@ def bad_inputs(folder: Path, clip: Path, network: Path) -> dict[str, tuple[list,
     unsupported = save(tiny_model(op="Sin"), folder / "unsupported.onnx")
     sided = save(tiny_model(), folder / "sided.onnx")
     (folder / "sided.toml").write_text('[input]\nmaen = 3\n')
-    video, model = ["infer", clip], ["--model", network]
+    video, model = [*INFER, clip], ["--model", network]
     return {
-        "missing video": (["infer", "none.mp4", *model], "none.mp4: there is no such file"),
-        "truncated video": (["infer", "cut.mp4", *model], "cut.mp4: "),
-        "text as video": (["infer", "text.mp4", *model], "text.mp4: this is not a video"),
-        "empty folder": (["infer", "empty", *model], "the folder has no images"),
+        "missing video": ([*INFER, "none.mp4", *model], "none.mp4: there is no such file"),
+        "truncated video": ([*INFER, "cut.mp4", *model], "cut.mp4: "),
+        "text as video": ([*INFER, "text.mp4", *model], "text.mp4: this is not a video"),
+        "empty folder": ([*INFER, "empty", *model], "the folder has no images"),
         "missing calibration clip": ([*video, *model, "--calibrate", "none.mp4"], "none.mp4: there is no"),
         "missing network": ([*video, "--model", "none.onnx"], "none.onnx"),
         "not a network": ([*video, "--model", "text.onnx"], "text.onnx"),
@@ -320,7 +323,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(here, capsys, tiny_clip, ti
 
 
 def test_a_bad_input_prints_no_traceback_in_a_real_process(tiny_onnx):
-    done = run("infer", "none.mp4", "--model", tiny_onnx)
+    done = run(*INFER, "none.mp4", "--model", tiny_onnx)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
@@ -328,14 +331,14 @@ def test_a_bad_input_prints_no_traceback_in_a_real_process(tiny_onnx):
 
 def test_unwritable_outputs_are_found_before_any_work(here, capsys):
     """Even when the network and the video are wrong as well, the path is what is reported."""
-    assert main(["infer", "none.mp4", "--model", "none.onnx", "--out", "none/a.mp4"]) == 2
+    assert main([*INFER, "none.mp4", "--model", "none.onnx", "--out", "none/a.mp4"]) == 2
     assert "none/a.mp4" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, tiny_onnx, tiny_clip):
     monkeypatch.setattr("host.session.Session.infer", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        main(["infer", str(tiny_clip), "--model", str(tiny_onnx)])
+        main([*INFER, str(tiny_clip), "--model", str(tiny_onnx)])
 
 
 def test_a_full_disk_is_one_line(here, capsys, monkeypatch, tiny_onnx, tiny_clip):
@@ -343,7 +346,7 @@ def test_a_full_disk_is_one_line(here, capsys, monkeypatch, tiny_onnx, tiny_clip
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("host.output.JsonLines.write", full)
-    assert main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 2
+    assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--json", "f.jsonl"]) == 2
     assert capsys.readouterr().err == "rrm-fpga: the results: No space left on device\n"
     assert os.listdir(here) == []
 
@@ -360,7 +363,7 @@ def test_shell_completion_knows_the_options():
 def start(here: Path, network: Path, clip: Path) -> subprocess.Popen:
     """A run of 1600 frames that writes every kind of result; returns when some frames are done."""
     process = subprocess.Popen(
-        command("infer", clip, "--model", network, "--fps", "1000", "--json", "f.jsonl",
+        command(*INFER, clip, "--model", network, "--fps", "1000", "--json", "f.jsonl",
                 "--save-outputs", "o.npz", "--out", "a.mp4", "--compare", "c.mp4"),
         cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
@@ -404,7 +407,7 @@ def test_an_error_in_the_middle_leaves_nothing(here, monkeypatch, capsys, tiny_o
         return infer(self, *arguments, **named)
 
     monkeypatch.setattr(Session, "infer", breaks)
-    assert main(["infer", str(tiny_clip), "--model", str(tiny_onnx), "--json", "f.jsonl",
+    assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--json", "f.jsonl",
                  "--save-outputs", "o.npz", "--out", "a.mp4"]) == 2
     assert capsys.readouterr().err == "rrm-fpga: the device is gone\n"
     assert os.listdir(here) == []

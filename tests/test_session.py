@@ -78,6 +78,7 @@ def test_stats_are_sums_over_the_network():
             "macs_nonzero_weights": sum(e.macs_nonzero_weights for e in edges),
             "macs_activations": sum(e.macs_activations for e in edges),
             "macs_dense": sum(e.macs_dense for e in edges),
+            "cycles": stats.detail.cycles,
             "density": round(sum(e.macs for e in edges) / sum(e.macs_dense for e in edges), 6)}
 
 
@@ -135,7 +136,7 @@ def test_an_unknown_tensor_lists_similar_names(tiny_onnx, tiny_frames):
     ({"threshold": {"t1": -1}}, "threshold of tensor t1 is -1"),
     ({"threshold": {"t11": 2}}, "no tensor 't11'; similar names: t1"),
     ({"mode": "keep"}, "mode of tensor t0 is 'keep'"),
-    ({"device": "board"}, "there is no backend 'board'; the backends are model"),
+    ({"device": "board"}, "there is no backend 'board'; the backends are rtl, model"),
     ({"device": "model:1"}, "backend 'model' takes no argument"),
 ])
 def test_wrong_options(options, message):
@@ -175,7 +176,7 @@ def test_a_device_of_ones_own():
 
 
 def test_every_backend_opens():
-    assert list(BACKENDS) == ["model"]
+    assert list(BACKENDS) == ["rtl", "model"]
     assert isinstance(open_device("model"), ModelDevice)
 
 

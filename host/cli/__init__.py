@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -18,7 +19,10 @@ from host.cli.compile import compile_network
 from host.cli.doctor import doctor
 from host.cli.infer import infer
 from host.cli.inspect import inspect
+from host.cli.verify import verify
 from host.errors import UserError
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: more make it slow on a busy machine
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown",
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,6 +59,7 @@ def _root(context: typer.Context,
 app.command()(infer)
 app.command()(inspect)
 app.command("compile")(compile_network)
+app.command()(verify)
 app.command()(doctor)
 
 

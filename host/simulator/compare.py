@@ -1,9 +1,10 @@
-"""The ring against the golden model, step by step: the first element, or count, in which they differ."""
+"""The RTL against the golden model, step by step: the first element, or count, in which they differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -32,20 +33,62 @@ class Mismatch:
         return f"frame {self.frame}, step {self.step}: {self.name}{where}: expected {self.expected}, got {self.got}"
 
 
+class Stepped(Protocol):
+    """A device that runs a program step by step."""
+
+    program: Program
+
+    def begin(self, codes: np.ndarray, refresh: bool) -> None:
+        """The next frame; the first one is a refresh in any case."""
+
+    def step(self, number: int) -> None:
+        """Run one step of it; each once, in order."""
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor or projection [C, H, W] as it is now."""
+
+    def counters(self) -> Mapping[str, np.ndarray]:
+        """What the last run of each step counted, int[steps] by name."""
+
+
+class _RingSteps:
+    """The ring alone, at its own streams."""
+
+    def __init__(self, runner: FrameRunner) -> None:
+        self.program, self.read, self._runner = runner.program, runner.read, runner
+
+    def begin(self, codes: np.ndarray, refresh: bool) -> None:
+        self._beats, self._refresh = self._runner.begin(codes, refresh)
+
+    def step(self, number: int) -> None:
+        beats = self._beats.pop(0) if self.program.steps[number].kind == StepKind.FRAME else None
+        self._runner.simulator.run(number, 1, self._refresh, beats)
+
+    def counters(self) -> Mapping[str, np.ndarray]:
+        return self._runner.simulator.counters(self.program)
+
+
 def first_mismatch(simulator: RingSimulator, program: Program, frames: Iterable[np.ndarray],
                    threshold: int | Mapping[str, int] = 0, mode: Mode | Mapping[str, Mode] = "hold",
                    refreshes: Iterable[int] = (0,)) -> Mismatch | None:
+    """``first_difference`` of the ring alone."""
+    steps = _RingSteps(FrameRunner(simulator, program, threshold, mode))
+    return first_difference(steps, frames, threshold, mode, refreshes)
+
+
+def first_difference(device: Stepped, frames: Iterable[np.ndarray], threshold: int | Mapping[str, int] = 0,
+                     mode: Mode | Mapping[str, Mode] = "hold", refreshes: Container[int] = (0,)) -> Mismatch | None:
     """Run frames of codes on both; read every projection at its barrier and every tensor after its step.
 
-    ``refreshes`` are the numbers of the frames that are refreshes (the first always is).
+    ``device`` is loaded with these thresholds and modes; ``refreshes`` are the numbers of the frames that are
+    refreshes (the first always is).
     """
-    runner = FrameRunner(simulator, program, threshold, mode)
-    model = GoldenModel(program.graph, threshold, mode)
-    refreshes, done = set(refreshes), _complete_after(program)
+    model = GoldenModel(device.program.graph, threshold, mode)
+    done = _complete_after(device.program)
     for number, codes in enumerate(frames):
         result = model.frame(codes, number in refreshes)
-        beats, refresh = runner.begin(codes, number in refreshes)
-        found = _frame(runner, model, result, beats, refresh, done)
+        device.begin(codes, number in refreshes)
+        found = _frame(device, model, result, done)
         if found:
             return Mismatch(number, *found)
     return None
@@ -62,20 +105,18 @@ def _complete_after(program: Program) -> list[list[str]]:
     return [[name for name, at in last.items() if at == i] for i in range(len(program.steps))]
 
 
-def _frame(runner: FrameRunner, model: GoldenModel, result: FrameResult, beats: list[np.ndarray], refresh: bool,
-           done: list[list[str]]) -> tuple | None:
-    program, simulator = runner.program, runner.simulator
-    beats = list(beats)
-    for i, step in enumerate(program.steps):
-        simulator.run(i, 1, refresh, beats.pop(0) if step.kind == StepKind.FRAME else None)
+def _frame(device: Stepped, model: GoldenModel, result: FrameResult, done: list[list[str]]) -> tuple | None:
+    program = device.program
+    for i in range(len(program.steps)):
+        device.step(i)
         for name in done[i]:
             expected = model.snapshots[name] if name in model.snapshots else model.projections[name]
-            got = runner.read(name)
+            got = device.read(name)
             if (got != expected).any():
                 at = tuple(int(v) for v in np.argwhere(got != expected)[0])
                 return i, name, at, int(expected[at]), int(got[at])
-    counters = simulator.counters(program)
-    for i, step in enumerate(program.steps):
+    counters = device.counters()
+    for i in range(len(program.steps)):
         for name, expected in _counts(program, i, result).items():
             if counters[name][i] != expected:
                 return i, f"counter {name}", (), expected, int(counters[name][i])
