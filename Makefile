@@ -10,7 +10,7 @@ INSTALL = PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-vers
 .PHONY: help demo test lint lock clean
 
 help:
-	@echo "make demo   run the bundled network on the bundled clip; results in $(OUT)/"
+	@echo "make demo   run the bundled network on the bundled clip, on the RTL; results in $(OUT)/"
 	@echo "make test   run the tests"
 	@echo "make lint   check style and common mistakes"
 	@echo "make lock   write constraints.txt anew from the bounds in pyproject.toml"

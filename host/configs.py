@@ -76,8 +76,9 @@ def program_for(model: Model, accelerator: Named | None = None) -> Program:
     if accelerator is not None:
         wanted = accelerator.compile(graph).config.hash
         if wanted != program.config.hash:
-            raise UserError(f"network {graph.name} is compiled for config {program.config.hash}, but {accelerator.name} "
-                            f"has config {wanted}; compile it with: rrm-fpga compile --config {accelerator.name}")
+            raise UserError(f"network {graph.name} is compiled for config {program.config.hash}, but "
+                            f"{accelerator.name} has config {wanted}; compile it with: rrm-fpga compile --config "
+                            f"{accelerator.name}")
     return program
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: more make it slow on a busy machine
 
-# ruff: noqa: E402
 import av
 import numpy as np
 import onnx
