@@ -33,8 +33,9 @@ class AcceleratorConfig:
         processing elements and adjacent output rows per weight word; ``rows = pes * lanes``.
     sweep
         S: elements of P that one cycle sweeps, and codes per snapshot word; ``lanes <= sweep <= rows``.
-    queue_depth
-        deltas that wait in front of each PE.
+    queue_depth, fifo_depth
+        deltas that wait in front of each PE; delta words (S deltas) that wait in front of the LNZD. More than
+        64 lie in block RAM.
     kinds
         the weight kinds that the PEs can decode.
     max_size, max_channels, max_blocks
@@ -52,6 +53,7 @@ class AcceleratorConfig:
     lanes: int
     sweep: int
     queue_depth: int = 16
+    fifo_depth: int = 512
     kinds: tuple[str, ...] = KINDS
     max_size: int = 63
     max_channels: int = 256

@@ -50,7 +50,7 @@ class DeltaUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lay, step = self.layouts, self.step
+        step = self.step
         keep, limit = Signal(), Signal(CODE_BITS)
         m.d.comb += [keep.eq(step.keep & ~self.refresh), self.reference.ready.eq(self.i_valid & step.keep),
                      limit.eq(Mux(self.refresh | (step.threshold == 0), 1, step.threshold))]

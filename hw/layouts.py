@@ -284,7 +284,8 @@ class Layouts:
     def memories(self) -> dict[Space, tuple[Layout | Shape, int]]:
         """Layout and depth of every memory that the host loads or reads."""
         c = self.config
-        return {Space.WEIGHTS: (unsigned(self.weight_word), c.weight_words), Space.COLUMNS: (self.column, c.column_words),
+        return {Space.WEIGHTS: (unsigned(self.weight_word), c.weight_words),
+                Space.COLUMNS: (self.column, c.column_words),
                 Space.TAPS: (self.tap, c.tap_words), Space.CODEBOOK: (self.codebook, c.codebook_words),
                 Space.PROJECTIONS: (self.accumulators, c.projection_words),
                 Space.SNAPSHOTS: (self.codes, c.snapshot_words), Space.NODES: (self.node, c.node_words),
@@ -318,7 +319,8 @@ def pack(layout: Layout | Shape, values, count: int = 1) -> np.ndarray:
     image = np.zeros((count, chunks(size_of(layout)) + 2), np.uint64)
     for path, offset, shape, value in _leaves(layout, values, "", 0):
         value = np.broadcast_to(np.asarray(value, np.int64), (count,))
-        low, high = (-(1 << shape.width - 1), (1 << shape.width - 1) - 1) if shape.signed else (0, (1 << shape.width) - 1)
+        low = -(1 << shape.width - 1) if shape.signed else 0
+        high = low + (1 << shape.width) - 1
         if count and not (low <= value.min() and value.max() <= high):
             raise FieldError(path, int(value.max() if value.max() > high else value.min()), shape.width)
         bits = value.astype(np.uint64) & np.uint64((1 << shape.width) - 1)

@@ -48,8 +48,9 @@ class ProcessingElement(wiring.Component):
         the broadcast moves on in this cycle.
     blocked : Out
         the queue is full and this PE has to take ``work``; ``advance`` must be low.
-    sweep : In {valid, address}
-        reads a P word; this takes the walk's slot. ``value`` has it ``SWEEP_LATENCY`` cycles later.
+    sweep, sweep_address : In
+        reads a P word; this takes the walk's slot. The address is given ``Walker.LATENCY`` cycles after ``sweep``;
+        ``value`` has the word ``SWEEP_LATENCY`` cycles after it.
     clear : In {start, base, count}
         clears ``count`` words from ``base`` in cycles that neither sweep nor walk use; ``clearing`` until done.
     held : Out
@@ -67,7 +68,7 @@ class ProcessingElement(wiring.Component):
         lay, bus = self.layouts, BusLayouts(self.layouts)
         super().__init__({
             "column": In(bus.column), "work": In(bus.work), "advance": In(1), "blocked": Out(1),
-            "sweep": In(StructLayout({"valid": unsigned(1), "address": unsigned(lay.projection_address)})),
+            "sweep": In(1), "sweep_address": In(lay.projection_address),
             "clear": In(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
                                       "count": lay.clear.members["count"]})),
             "clearing": Out(1), "value": Out(lay.accumulators), "held": Out(1), "busy": Out(1),
@@ -85,7 +86,7 @@ class ProcessingElement(wiring.Component):
                      walker.load.data.eq(self.load.data)]
         self._lookup(m, queue, mine)
         connect(m, queue.o, walker.work)
-        m.d.comb += [walker.hold.eq(self.sweep.valid), self.held.eq(self.sweep.valid & walker.walking),
+        m.d.comb += [walker.hold.eq(self.sweep), self.held.eq(self.sweep & walker.walking),
                      self.busy.eq(queue.o.valid | walker.busy | self._pending(m, walker))]
         self._accumulate(m, walker, accumulators)
         m.d.comb += self.value.eq(accumulators.value)
@@ -126,8 +127,8 @@ class ProcessingElement(wiring.Component):
         sweep = delay(m, self.sweep, Walker.LATENCY)
         address, left = Signal(lay.projection_address), Signal(self.clear.count.shape())
         m.d.comb += [self.clearing.eq(left != 0), op.address.eq(address)]
-        with m.If(sweep.valid):
-            m.d.comb += op.address.eq(sweep.address)
+        with m.If(sweep):
+            m.d.comb += op.address.eq(self.sweep_address)
         with m.Elif(walker.valid):
             m.d.comb += [op.address.eq(walker.address), op.update.eq(1)]
         with m.Elif(left != 0):

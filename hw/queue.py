@@ -74,3 +74,52 @@ class Queue(wiring.Component):
         with m.If(load):
             m.d.sync += [valid.eq(from_ram | straight), head.eq(Mux(from_ram, read.data, self.i.p))]
         return m
+
+
+class DeepQueue(wiring.Component):
+    """First in, first out, in block RAM; one in and one out per cycle.
+
+    Parameters and members as of ``Queue``. Latency 3 cycles into an empty queue. Cost: one RAM of ``depth`` words
+    with a registered read port, and a ``Queue`` that hides its latency.
+
+    ::
+
+        i --> RAM --(1 cycle)--> Queue --> o
+    """
+
+    AHEAD = 3
+    """Words that have left the RAM: one on its way and two to hide that."""
+
+    def __init__(self, shape, *, depth: int) -> None:
+        if depth < 1:
+            raise ValueError(f"DeepQueue: depth is {depth}; it must be at least 1")
+        self.shape, self.depth = shape, depth
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)),
+                          "level": Out(range(depth + 1))})
+
+    def elaborate(self, platform):
+        m = Module()
+        size = size_of(self.shape)
+        m.submodules.ram = ram = Memory(shape=size, depth=self.depth, init=[])
+        m.submodules.ahead = ahead = Queue(size, depth=self.AHEAD)
+        write, read = ram.write_port(), ram.read_port()
+        stored, on_its_way = Signal(range(self.depth + 1)), Signal()
+        push, fetch = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(self.level != self.depth), push.eq(self.i.valid & self.i.ready),
+            fetch.eq((stored != 0) & (ahead.level + on_its_way < self.AHEAD)),
+            write.en.eq(push), write.data.eq(self.i.p),
+            ahead.i.valid.eq(on_its_way), ahead.i.p.eq(read.data),
+            self.o.valid.eq(ahead.o.valid), self.o.p.eq(ahead.o.p), ahead.o.ready.eq(self.o.ready),
+        ]
+        for port, step in ((write, push), (read, fetch)):
+            with m.If(step):
+                m.d.sync += port.addr.eq(Mux(port.addr == self.depth - 1, 0, port.addr + 1))
+        m.d.sync += [on_its_way.eq(fetch), stored.eq(stored + push - fetch),
+                     self.level.eq(self.level + push - (self.o.valid & self.o.ready))]
+        return m
+
+
+def queue(shape, *, depth: int) -> Queue | DeepQueue:
+    """A queue in LUT RAM up to 64 entries, in block RAM beyond."""
+    return (Queue if depth <= 64 else DeepQueue)(shape, depth=depth)

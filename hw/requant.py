@@ -98,35 +98,36 @@ class Requantise(wiring.Component):
     def _lane(self, m: Module, lane: int, p, flags) -> None:
         step, bits = self.step, self.config.accumulator_bits + 1
         t = f"l{lane}"
+
+        def later(name: str, cycles: int):
+            return delay(m, p[name], cycles, reset_less=True)
+
         # 1: bias. 2: the multiplier of this sign. 3, 4: product.
         v = Signal(signed(bits), name=f"{t}_v")
         m.d.sync += v.eq(self.i[lane] + p.bias)
-        p1 = delay(m, p, 1, reset_less=True)
+        multiplier, other = later("multiplier", 1), later("negative", 1)
         branch1 = Mux(flags[1].second, step.operands[1].branch, step.operands[0].branch)
-        negative = v[-1] ^ p1.multiplier[-1]
+        negative = v[-1] ^ multiplier[-1]
         factor, v2 = Signal(signed(MULTIPLIER_BITS), name=f"{t}_factor"), delay(m, v, 1, reset_less=True)
-        m.d.sync += factor.eq(Mux(branch1, p1.branch, Mux(negative & ~step.two, p1.negative, p1.multiplier)))
+        m.d.sync += factor.eq(Mux(branch1, later("branch", 1), Mux(negative & ~step.two, other, multiplier)))
         product = delay(m, v2 * factor, 2, reset_less=True)
         # 5 to 7: branch code. 8: clamp. 9: its product; what has no branch waits.
-        p4 = delay(m, p1, 3, reset_less=True)
-        rounded = round_half_even(m, product, p4.branch_shift, f"{t}_branch")
+        rounded = round_half_even(m, product, later("branch_shift", 4), f"{t}_branch")
         branch = Signal(signed(CODE_BITS), name=f"{t}_branch")
         lo = Mux(flags[7].second, step.operands[1].lo, step.operands[0].lo)
         hi = Mux(flags[7].second, step.operands[1].hi, step.operands[0].hi)
         m.d.sync += branch.eq(clamp(rounded, lo, hi))
-        p8 = delay(m, p4, 4, reset_less=True)
-        negative8 = branch[-1] ^ p8.multiplier[-1]
-        again = delay(m, branch * Mux(negative8 & ~step.two, p8.negative, p8.multiplier), 1, reset_less=True)
+        multiplier8, other8 = delay(m, multiplier, 7, reset_less=True), delay(m, other, 7, reset_less=True)
+        negative8 = branch[-1] ^ multiplier8[-1]
+        again = delay(m, branch * Mux(negative8 & ~step.two, other8, multiplier8), 1, reset_less=True)
         straight = delay(m, product, 5, reset_less=True)
         branched = Mux(flags[9].second, step.operands[1].branch, step.operands[0].branch)
         # 10: sum. 11 to 13: rounding. 14: clamp.
         total = Signal(signed(Shape.cast(product.shape()).width + 1), name=f"{t}_sum")
         m.d.sync += total.eq(Mux(flags[9].first, 0, total) + Mux(branched, again, straight))
-        p10 = delay(m, p8, 2, reset_less=True)
-        rectified = Mux(p10.rectify & total[-1], 0, total)
-        rectified_signal = Signal(total.shape(), name=f"{t}_rectified")
-        m.d.comb += rectified_signal.eq(rectified)
-        x = round_half_even(m, rectified_signal, p10.shift, f"{t}_x")
+        rectified = Signal(total.shape(), name=f"{t}_rectified")
+        m.d.comb += rectified.eq(Mux(later("rectify", 10) & total[-1], 0, total))
+        x = round_half_even(m, rectified, later("shift", 10), f"{t}_x")
         sign = delay(m, Cat(total != 0, total[-1]).as_signed(), 3, reset_less=True)
         one = Signal(signed(2), name=f"{t}_sign")
         m.d.comb += one.eq(sign)

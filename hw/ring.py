@@ -17,17 +17,17 @@ from hw.load import LOAD, Loader
 from hw.maxpool import MaxPool
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
-from hw.queue import Queue
+from hw.queue import Queue, queue
 from hw.readout import ANSWER, READ, Readout
 from hw.requant import Requantise
 from hw.scatter import Scatter
 from hw.sequencer import Sequencer, run_layout
 from hw.snapshots import Snapshots
 from hw.sweep import Sweep
+from hw.walker import Walker
 
-FIFO_DEPTH = 64
-"""Delta words between delta unit and LNZD. More than the cycles from sweep to FIFO (35), so that a sweep of
-unchanged words never waits for room."""
+FIFO_DEPTH = AcceleratorConfig.fifo_depth
+"""The default of ``fifo_depth``."""
 REFERENCE_DEPTH = 32
 """Snapshot words between their read and the delta unit (at most 16 cycles)."""
 
@@ -75,7 +75,7 @@ class Ring(wiring.Component):
         m.submodules.requant = requant = Requantise(config)
         m.submodules.maxpool = maxpool = MaxPool(config)
         m.submodules.delta = delta = DeltaUnit(config)
-        m.submodules.fifo = fifo = Queue(self.layouts.delta_word, depth=FIFO_DEPTH)
+        m.submodules.fifo = fifo = queue(self.layouts.delta_word, depth=config.fifo_depth)
         m.submodules.expand = expand = Expand(config)
         m.submodules.lnzd = lnzd = LeadingNonZero(width=config.sweep, tag=ItemLayout(self.layouts).tag)
         m.submodules.scatter = scatter = Scatter(config)
@@ -88,7 +88,8 @@ class Ring(wiring.Component):
         connect(m, flipped(self.read), readout.i)
         connect(m, readout.o, flipped(self.answer))
         for block in (sequencer, snapshots, requant, expand, *pes):
-            m.d.comb += [getattr(block.load, name).eq(getattr(loader.load, name)) for name in loader.load.signature.members]
+            m.d.comb += [getattr(block.load, name).eq(getattr(loader.load, name))
+                         for name in loader.load.signature.members]
         step = sequencer.step
         m.d.comb += [self.idle.eq(sequencer.idle), readout.idle.eq(sequencer.idle)]
         for block in (sweep, requant, delta, expand):
@@ -101,7 +102,7 @@ class Ring(wiring.Component):
         connect(m, lnzd.o, scatter.i)
         blocked = self._array(m, sequencer, scatter, pes)
         in_flight = self._credits(m, step, sweep, delta, fifo)
-        busy = [sweep.busy, frame_busy, in_flight, fifo.o.valid, expand.busy, scatter.busy, *(pe.busy for pe in pes)]
+        busy = [sweep.busy, frame_busy, in_flight, fifo.level != 0, expand.busy, scatter.busy, *(pe.busy for pe in pes)]
         m.d.comb += sequencer.finished.eq(~Cat(busy).any())
         self._count(m, sequencer, sweep, delta, scatter, pes, blocked, readout)
         return m
@@ -110,12 +111,13 @@ class Ring(wiring.Component):
         """Words of P (from one group of PEs) and of snapshots reach the nonlinear unit in the same cycle."""
         slot, config = sweep.slot, self.config
         wait = ProcessingElement.SWEEP_LATENCY
-        group, valid, address = Signal.like(slot.group), Signal(), Signal.like(pes[0].sweep.address)
+        group, valid, address = Signal.like(slot.group), Signal(), Signal.like(pes[0].sweep_address)
         m.d.comb += [group.eq(Mux(readout.active, readout.group, slot.group)),
                      valid.eq(Mux(readout.active, readout.projection, sweep.valid & slot.projection)),
                      address.eq(Mux(readout.active, readout.address, slot.address))]
+        late = delay(m, address, Walker.LATENCY)
         for i, pe in enumerate(pes):
-            m.d.comb += [pe.sweep.valid.eq(valid & (group == i // config.group_pes)), pe.sweep.address.eq(address)]
+            m.d.comb += [pe.sweep.eq(valid & (group == i // config.group_pes)), pe.sweep_address.eq(late)]
         words = Array(Cat(pe.value for pe in pes[g * config.group_pes:(g + 1) * config.group_pes])
                       for g in range(config.groups))
         projections = Signal(ArrayLayout(signed(config.accumulator_bits), config.sweep), reset_less=True)
@@ -167,10 +169,10 @@ class Ring(wiring.Component):
 
     def _credits(self, m: Module, step, sweep, delta, fifo):
         """An output word of the sweep is begun only when the FIFO has room for it; a word of zeros gives it back."""
-        used, back = Signal(range(FIFO_DEPTH + 1)), Signal(2)
+        used, back = Signal(range(self.config.fifo_depth + 1)), Signal(2)
         m.d.comb += [back.eq((delta.done & ~delta.o.valid)
                              + ((step.kind == StepKind.SWEEP) & fifo.o.valid & fifo.o.ready)),
-                     sweep.enable.eq(used != FIFO_DEPTH)]
+                     sweep.enable.eq(used != self.config.fifo_depth)]
         m.d.sync += used.eq(used + sweep.begun - back)
         return used != 0
 

@@ -94,7 +94,6 @@ class Sequencer(wiring.Component):
 
     def _clear(self, m: Module):
         """Works through the step's clears while the step runs; true when there is nothing left to clear."""
-        lay = self.layouts
         number, left = Signal(address_bits(self.config.clear_words)), Signal(self.step.clears.shape())
         entry = self._table(m, Space.CLEARS, number)
         fetched = Signal()

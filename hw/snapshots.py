@@ -45,7 +45,8 @@ class Snapshots(wiring.Component):
         loading = Signal()
         m.d.comb += [read.addr.eq(self.address), self.data.eq(delay(m, read.data, 1, reset_less=True)),
                      loading.eq(self.load.strobe & (self.load.space == Space.SNAPSHOTS)),
-                     write.addr.eq(self.write_address), write.data.eq(self.write_data), write.en.eq(self.write | loading)]
+                     write.addr.eq(self.write_address), write.data.eq(self.write_data),
+                     write.en.eq(self.write | loading)]
         with m.If(loading):
             m.d.comb += [write.addr.eq(self.load.address),
                          write.data.eq(self.load.data[:size_of(self.layouts.codes)])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import ArrayLayout
 from amaranth.lib.memory import Memory
@@ -105,14 +105,17 @@ class Walker(wiring.Component):
         taps = self._memory(m, Space.TAPS, "taps")
         read = taps.read_port()
         m.d.comb += read.addr.eq(begin["tap"])
-        one = {k: delay(m, begin[k], 1) for k in ("issue", "work", "block", "start", "first")}
+        work = begin["work"]
+        one = {k: delay(m, begin[k], 1) for k in ("issue", "block", "start", "first")}
+        kept = {k: delay(m, v, 1, reset_less=True) for k, v in (
+            ("origin", work.origin), ("deltas", work.deltas), ("row", work.row), ("kind", work.walk.kind),
+            ("block_bits", work.walk.block_bits), ("codebook", work.walk.codebook))}
         weight, place = Signal(self.layouts.weight_address), Signal(self.layouts.projection_address)
-        is_dense = one["work"].walk.kind == Kind.DENSE8
-        m.d.sync += [weight.eq(one["start"] + Mux(is_dense, read.data.weight + one["block"], 0)),
-                     place.eq(one["work"].origin + read.data.offset + one["block"])]
-        return {"weight": weight, "place": place, "issue": delay(m, one["issue"], 1),
-                "work": delay(m, one["work"], 1, reset_less=True), "first": delay(m, one["first"], 1),
-                "begun": one["issue"]}
+        m.d.sync += [
+            weight.eq(one["start"] + Mux(kept["kind"] == Kind.DENSE8, read.data.weight + one["block"], 0)),
+            place.eq(kept["origin"] + read.data.offset + one["block"])]
+        return {"weight": weight, "place": place, "issue": delay(m, one["issue"], 1), "begun": one["issue"],
+                "first": delay(m, one["first"], 1)} | {k: delay(m, v, 1, reset_less=True) for k, v in kept.items()}
 
     def _weight_word(self, m: Module, dense: dict):
         """Cycles 3 and 4: the weight memory with its output register."""
@@ -124,25 +127,28 @@ class Walker(wiring.Component):
     def _decode(self, m: Module, begin: dict, dense: dict, word) -> None:
         """Cycles 5 to 7: weights, and the place in P of a CSC word."""
         config, lay = self.config, self.layouts
-        valid4 = delay(m, dense["issue"], 2)
-        work4, first4 = delay(m, dense["work"], 2, reset_less=True), delay(m, dense["first"], 2)
-        valid5, work5 = Signal(), delay(m, work4, 1, reset_less=True)
-        place5 = delay(m, dense["place"], 3, reset_less=True)
+        def later(name: str, cycles: int):
+            return delay(m, dense[name], cycles, reset_less=name != "issue")
+
+        valid4, valid5 = later("issue", 2), Signal()
+        place5 = later("place", 3)
         plain = Signal(ArrayLayout(signed(config.weight_bits), config.lanes), reset_less=True)
         if "dense8" in config.kinds:
             view = lay.dense8(word[:lay.dense8.size])
             m.d.sync += [plain[i].eq(view.weights[i]) for i in range(config.lanes)]
-        m.d.comb += self.deltas.eq(work5.deltas)
+        m.d.comb += self.deltas.eq(later("deltas", 3))
         if config.csc:
-            row = self._csc_word(m, word, valid4, work4, first4, valid5, plain)
+            kind4 = later("kind", 2)
+            row = self._csc_word(m, word, valid4, kind4, later("row", 2), later("codebook", 2), later("first", 2),
+                                 valid5, plain)
             taps = self._memory(m, Space.TAPS, "taps_csc")
             read = taps.read_port()
-            m.d.comb += read.addr.eq(row >> work5.walk.block_bits)
-            work6, row6 = delay(m, work5, 1, reset_less=True), delay(m, row, 1, reset_less=True)
-            place6 = delay(m, place5, 1, reset_less=True)
-            block = row6 & ((1 << work6.walk.block_bits) - 1)
-            m.d.sync += self.address.eq(Mux(work6.walk.kind == Kind.DENSE8, place6,
-                                            work6.origin + read.data.offset + block))
+            bits5 = later("block_bits", 3)
+            m.d.comb += read.addr.eq(row >> bits5)
+            row6, place6, bits6 = (delay(m, v, 1, reset_less=True) for v in (row, place5, bits5))
+            csc_place = later("origin", 4) + read.data.offset + (row6 & ((1 << bits6) - 1))
+            dense6 = delay(m, kind4 == Kind.DENSE8, 2, reset_less=True)
+            m.d.sync += self.address.eq(Mux(dense6, place6, csc_place))
         else:
             m.d.sync += valid5.eq(valid4)
             m.d.comb += self.weights.eq(plain)
@@ -152,14 +158,14 @@ class Walker(wiring.Component):
         under_way = begin["active"] | dense["begun"] | dense["issue"] | delay(m, dense["issue"], 1) | valid4
         m.d.comb += self.busy.eq(under_way | valid5 | valid6 | self.valid)
 
-    def _csc_word(self, m: Module, word, valid4, work4, first4, valid5, plain):
+    def _csc_word(self, m: Module, word, valid4, kind4, row4, codebook4, first4, valid5, plain):
         """Cycle 5 of a CSC word: codebook and virtual row (returned)."""
         config, lay = self.config, self.layouts
-        shape, depth = lay.memories()[Space.CODEBOOK]
+        _, depth = lay.memories()[Space.CODEBOOK]
         bits8 = "csc8" in config.kinds
         narrow = lay.csc4(word[:lay.csc4.size]) if "csc4" in config.kinds else None
         wide = lay.csc8(word[:lay.csc8.size]) if bits8 else None
-        kind4, is_csc4 = work4.walk.kind, Signal()
+        is_csc4 = Signal()
         m.d.comb += is_csc4.eq(kind4 == Kind.CSC4)
         view = wide if narrow is None else narrow
         index = Signal(view.index.shape())
@@ -173,7 +179,7 @@ class Walker(wiring.Component):
                 m.d.comb += code.eq(view.codes[lane])
             book = self._memory(m, Space.CODEBOOK, f"codebook{lane}")
             read = book.read_port()
-            m.d.comb += read.addr.eq((work4.walk.codebook + code)[:address_bits(depth)])
+            m.d.comb += read.addr.eq((codebook4 + code)[:address_bits(depth)])
             decoded.append(read.data)
             codes.append(code)
         nonzero = Signal()
@@ -183,7 +189,7 @@ class Walker(wiring.Component):
         for lane in range(config.lanes):
             m.d.comb += self.weights[lane].eq(Mux(csc5, decoded[lane], plain[lane]))
         row, following, here = Signal(lay.row), Signal(lay.row), Signal(lay.row)
-        m.d.comb += here.eq(Mux(first4, work4.row, following) + index)
+        m.d.comb += here.eq(Mux(first4, row4, following) + index)
         m.d.sync += row.eq(here)
         with m.If(valid4):
             m.d.sync += following.eq(here + 1)

@@ -169,7 +169,7 @@ def choose_kind(edge: Edge, table: Table, config: AcceleratorConfig) -> Kind:
         raise UserError(f"{where}: {values} different weights in {low}..{high} fit none of the weight kinds "
                         f"{', '.join(config.kinds)} of this accelerator; quantise the layer to int8 or to a codebook "
                         "of at most 255 values and 0")
-    sparse = edge.codebook_bits is not None or not edge.dense and not edge.vector
+    sparse = edge.codebook_bits is not None or (not edge.dense and not edge.vector)
     if "dense8" in possible and not sparse:
         if edge.vector and vector_offset(edge, config) is not None:
             return Kind.DENSE8

@@ -69,7 +69,8 @@ class Program:
     def layouts(self) -> Layouts:
         return Layouts(self.config)
 
-    def step_image(self, threshold: int | Mapping[str, int] = 0, mode: Mode | Mapping[str, Mode] = "hold") -> np.ndarray:
+    def step_image(self, threshold: int | Mapping[str, int] = 0,
+                   mode: Mode | Mapping[str, Mode] = "hold") -> np.ndarray:
         """uint32[steps, chunks]: the step table with the thresholds and modes of the tensors (input excepted,
         whose rule the host applies)."""
         words = []
@@ -193,7 +194,7 @@ def _lower(graph: Graph, config: AcceleratorConfig, places: Mapping[str, Place],
 
 
 def _node_fields(graph: Graph, node: Node, tensor: Tensor, places: Mapping[str, Place], first: int) -> dict:
-    c, h, w = tensor.shape
+    _, h, w = tensor.shape
     operands = []
     for op in _operands(node, places):
         shape, branch = graph.shape_of(op.source), op.branch
@@ -253,15 +254,15 @@ def _images(graph: Graph, config: AcceleratorConfig, weights: Weights, nodes: li
     codebook = weights.codebook.columns()["value"]
     for pe in range(config.pes):
         words = np.zeros((weights.weight_words[pe], chunks(lay.weight_word)), np.uint32)
-        for base, kind, fields in weights.weight_parts[pe]:
-            count = len(next(iter(fields.values())))
-            part = _packed(getattr(lay, kind.name.lower()), fields, count, name)
+        for base, kind, values in weights.weight_parts[pe]:
+            count = len(next(iter(values.values())))
+            part = _packed(getattr(lay, kind.name.lower()), values, count, name)
             words[base:base + count, :part.shape[1]] = part
         images[Space.WEIGHTS].append(words)
         columns = {k: np.zeros(weights.columns, np.int64) for k in ("count", "row", "first")}
-        for base, fields in weights.column_parts[pe]:
-            for k, v in fields.items():
-                columns[k][base:base + len(v)] = np.where(fields["count"] > 0, v, 0)
+        for base, values in weights.column_parts[pe]:
+            for k, v in values.items():
+                columns[k][base:base + len(v)] = np.where(values["count"] > 0, v, 0)
         images[Space.COLUMNS].append(table(lay.column, columns, weights.columns))
         images[Space.TAPS].append(table(lay.tap, weights.taps[pe].columns(), weights.taps[pe].size))
         images[Space.CODEBOOK].append(_packed(lay.codebook, codebook, len(codebook), name))

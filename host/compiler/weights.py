@@ -92,14 +92,13 @@ def csc(table: Table, y: Axis, x: Axis, phase: int, block_bits: int, to_code: np
     for xs in sorted(x_sets, key=len, reverse=True):
         encoded: list[tuple[tuple[int, ...], _Words]] = []
         for ys in y_sets:
-            for longer, words in encoded:
-                if (at := _run(ys, longer)) is not None:
-                    break
-            else:
+            found = next(((w, at) for longer, w in encoded if (at := _run(ys, longer)) is not None), None)
+            if found is None:
                 taps = np.array([ky * kernel_x + kx for ky in ys for kx in xs], np.int64)
-                longer, words, at = ys, _Words(table.codes[:, :, taps], taps, block_bits, to_code, lowest), 0
-                encoded.append((longer, words))
-                lists.append(words)
+                found = _Words(table.codes[:, :, taps], taps, block_bits, to_code, lowest), 0
+                encoded.append((ys, found[0]))
+                lists.append(found[0])
+            words, at = found
             step = len(xs) * blocks
             entries[ys, xs] = (words, *words.run(at * step, (at + len(ys)) * step))
     # Per PE, list after list.

@@ -46,10 +46,15 @@ int64_t ring_run(void *handle, Source *sources, Sink *sink, int until_idle, int6
     int64_t cycles = 0, received = 0;
     while (cycles < max_cycles) {
         const bool pending = load.drive() | run.drive() | frame.drive() | read.drive();
-        top.p_answer____ready.set<bool>(received < sink->count);
-        top.p_clk.set<bool>(false);
+        const bool complete = received == sink->count;
+        top.p_answer____ready.set<bool>(!complete);
+        // One evaluation per cycle: the rising edge again, without a falling one in between. The outputs are
+        // combinational, so what they show then is what the edge saw.
+        top.prev_p_clk.set<bool>(false);
+        top.p_clk.set<bool>(true);
         top.step();
-        if (!pending && received == sink->count && (!until_idle || top.p_idle.get<bool>()))
+        cycles++;
+        if (!pending && complete && (!until_idle || top.p_idle.get<bool>()))
             break;
         load.next += top.p_load____valid.get<bool>() && top.p_load____ready.get<bool>();
         run.next += top.p_run____valid.get<bool>() && top.p_run____ready.get<bool>();
@@ -60,9 +65,6 @@ int64_t ring_run(void *handle, Source *sources, Sink *sink, int until_idle, int6
                 sink->beats[received * sink->chunks + i] = top.p_answer____payload.data[i];
             received++;
         }
-        top.p_clk.set<bool>(true);
-        top.step();
-        cycles++;
     }
     sources[0].count -= load.next;
     sources[1].count -= run.next;

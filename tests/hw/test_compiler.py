@@ -186,4 +186,5 @@ def test_weights_that_no_kind_holds_name_the_edge():
     edge = graph.edges[0]
     wide = replace(edge, weight_code=edge.weight_code * 1000 + 1)
     with pytest.raises(UserError, match=f"edge {edge.source} -> {edge.target}"):
-        compile_graph(graph.with_parts(edges=(wide, *graph.edges[1:])), PRESETS["sim8"].with_(kinds=("dense8",)), fit=True)
+        compile_graph(graph.with_parts(edges=(wide, *graph.edges[1:])), PRESETS["sim8"].with_(kinds=("dense8",)),
+                      fit=True)

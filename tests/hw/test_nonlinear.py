@@ -141,7 +141,8 @@ def test_requantise_is_the_integer_semantics(two, sign, accumulator_bits):
     def table(bits, shift_top):
         multiplier = rng.integers(-(1 << bits), 1 << bits, (rows, 4))
         kind = rng.integers(0, 3, (rows, 4))
-        negative = np.choose(kind, [np.zeros_like(multiplier), multiplier, rng.integers(-(1 << bits), 1 << bits, (rows, 4))])
+        any_slope = rng.integers(-(1 << bits), 1 << bits, (rows, 4))
+        negative = np.choose(kind, [np.zeros_like(multiplier), multiplier, any_slope])
         if two:
             negative = np.where(kind == 2, multiplier, negative)
         return {"bias": rng.integers(-top, top, (rows, 4)), "multiplier": multiplier, "negative": negative,
@@ -176,7 +177,7 @@ def test_requantise_is_the_integer_semantics(two, sign, accumulator_bits):
 
     async def body(ctx):
         for n, (r, i) in enumerate(slots):
-            entry = {k: tables[i][k][r:r + 1] for k in ("bias", "multiplier", "negative", "branch", "branch_shift", "shift")}
+            entry = {k: v[r:r + 1] for k, v in tables[i].items() if k != "kind"}
             if sign:
                 entry["negative"] = entry["multiplier"]
             entry["rectify"] = (np.all([t["negative"][r:r + 1] == 0 for t in tables[:two + 1]], axis=0)
@@ -188,7 +189,8 @@ def test_requantise_is_the_integer_semantics(two, sign, accumulator_bits):
             await ctx.tick()
         ctx.set(dut.load.strobe, 0)
         operands = [{"branch": branch[i], "lo": codes[i][0], "hi": codes[i][1]} for i in (0, 1)]
-        ctx.set(raw(dut.step), word(dut.layouts.step, {"operands": operands, "two": two, "sign": sign, "lo": lo, "hi": hi}))
+        ctx.set(raw(dut.step), word(dut.layouts.step, {"operands": operands, "two": two, "sign": sign, "lo": lo,
+                                                       "hi": hi}))
         for n in range(len(slots) + 20):
             ctx.set(dut.node, min(n, 63))
             k = n - dut.TABLE_LATENCY

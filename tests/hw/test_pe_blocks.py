@@ -9,6 +9,7 @@ from hw.accumulators import Accumulators
 from hw.config import AcceleratorConfig
 from hw.layouts import Kind, Space
 from hw.pe import COLUMN_LATENCY, BusLayouts, ProcessingElement
+from hw.walker import Walker
 from tests.hw.bench import raw, signed_value, simulate, word
 
 SMALL = dict(projection_words=32, weight_words=64, column_words=16, tap_words=16, codebook_words=32, max_blocks=4,
@@ -152,7 +153,7 @@ def test_pe_walks_columns_while_it_is_swept(lanes, kinds, queue):
         pipe = [None] * (COLUMN_LATENCY + 1)
         left = 150
         while left or any(pipe):
-            ctx.set(dut.sweep.valid, rng.random() < 0.3)
+            ctx.set(dut.sweep, rng.random() < 0.3)
             advance = not ctx.get(dut.blocked)
             ctx.set(dut.advance, advance)
             held["stolen"] += ctx.get(dut.held)
@@ -177,14 +178,14 @@ def test_pe_walks_columns_while_it_is_swept(lanes, kinds, queue):
                               "walk": {"kind": int(Kind.DENSE8 if dense else Kind.CSC4), "last_block": 1,
                                        "block_bits": 1, "codebook": 16}}
                 ctx.set(raw(dut.work), word(bus.work, value))
-        ctx.set(dut.sweep.valid, 0)
+        ctx.set(dut.sweep, 0)
         ctx.set(raw(dut.work), 0)
         await ctx.tick()
         while ctx.get(dut.busy) or ctx.get(dut.clearing):
             await ctx.tick()
         for a in range(32 + ProcessingElement.SWEEP_LATENCY):
-            ctx.set(dut.sweep.valid, a < 32)
-            ctx.set(dut.sweep.address, a % 32)
+            ctx.set(dut.sweep, a < 32)
+            ctx.set(dut.sweep_address, max(0, a - Walker.LATENCY) % 32)
             if a >= ProcessingElement.SWEEP_LATENCY:
                 swept.append([signed_value(ctx.get(dut.value[i]) & ((1 << 27) - 1), 27) for i in range(lanes)])
             await ctx.tick()

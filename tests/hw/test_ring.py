@@ -13,7 +13,8 @@ from host.simulator.compare import first_mismatch
 from hw.config import PRESETS
 from tests.random_graphs import Limits, random_clip, random_graph
 
-CONFIGS = {"sim1": PRESETS["sim1"], "sim8": PRESETS["sim8"], "lanes1": PRESETS["sim8"].with_(lanes=1, pes=8)}
+CONFIGS = {"sim1": PRESETS["sim1"], "sim8": PRESETS["sim8"], "lanes1": PRESETS["sim8"].with_(lanes=1, pes=8),
+           "wrapping": PRESETS["sim1"].with_(accumulator_bits=12)}
 
 
 @cache
@@ -26,5 +27,6 @@ def simulator(name: str) -> RingSimulator:
 @pytest.mark.parametrize("seed", range(12))
 def test_ring_is_the_golden_model(config, threshold, mode, seed):
     graph = random_graph(seed * 7 + threshold, Limits(layers=3))
+    graph = graph.with_parts(accumulator_bits=CONFIGS[config].accumulator_bits)
     program = compile_graph(graph, CONFIGS[config])
     assert first_mismatch(simulator(config), program, random_clip(graph, seed, 4), threshold, mode, (0, 2)) is None
