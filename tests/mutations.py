@@ -1,0 +1,171 @@
+"""Seeded faults in the RTL, each with the test that must catch it: ``python -m tests.mutations``.
+
+Every fault is one replacement in one source file of a temporary copy of the sources; then the named test runs there
+and has to fail on a comparison. (Before that, all named tests have to pass in the unchanged copy.)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("boards", "host", "hw", "sim", "tests", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``old``, found once in ``file``, becomes ``new``; ``test`` is the node id of a test that fails then."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+PE, STREAMS = "tests/hw/test_pe_blocks.py::test_", "tests/hw/test_streams.py::test_"
+SCATTER, NONLINEAR = "tests/hw/test_scatter.py::test_", "tests/hw/test_nonlinear.py::test_"
+LINK = "tests/link/test_link_rtl.py::test_"
+WHOLE = "tests/link/test_accelerator.py::test_frames_through_the_link"
+
+FAULTS = (
+    *(Fault(f"result not forwarded at distance {n + 1}", "hw/accumulators.py", f"Mux(matches[{n}], ", "Mux(0, ",
+            f"{PE}accumulators_forward_at_every_distance") for n in range(3)),
+    Fault("accumulators wrap one bit too early", "hw/accumulators.py", "eq(old + self.product[lane])",
+          "eq((old + self.product[lane])[:self.config.accumulator_bits - 1].as_signed())",
+          f"{PE}accumulators_forward_at_every_distance"),
+    Fault("last word of a CSC column lost", "hw/walker.py", "left.eq(new.count), first",
+          "left.eq(Mux((new.walk.kind != Kind.DENSE8) & (new.count > 1), new.count - 1, new.count)), first",
+          f"{PE}pe_walks_columns_while_it_is_swept"),
+    Fault("CSC row not advanced past a word", "hw/walker.py", "following.eq(here + 1)", "following.eq(here)",
+          f"{PE}pe_walks_columns_while_it_is_swept"),
+    Fault("a swept slot begins a word all the same", "hw/walker.py",
+          "issue.eq(active & ~self.hold)", "issue.eq(active)", f"{PE}pe_walks_columns_while_it_is_swept"),
+    Fault("lanes in reverse order", "hw/pe.py", "work.deltas[first + lane]",
+          "work.deltas[first + self.config.lanes - 1 - lane]", f"{PE}pe_walks_columns_while_it_is_swept"),
+    Fault("LNZD stops one element early", "hw/lnzd.py",
+          "reversed(range(self.width))", "reversed(range(self.width - 1))", f"{STREAMS}lnzd_gives_every_non_zero_once"),
+    Fault("LNZD forgets back-pressure", "hw/lnzd.py", "with m.Elif(self.o.ready):", "with m.Else():",
+          f"{STREAMS}lnzd_gives_every_non_zero_once"),
+    Fault("a full queue overwrites", "hw/queue.py", "self.i.ready.eq(self.level != self.depth),\n            load.eq",
+          "self.i.ready.eq(1),\n            load.eq", f"{STREAMS}queue_keeps_order"),
+    Fault("wrong class table: x taken for y", "hw/expand.py",
+          "read.axis_y + words[1].y", "read.axis_y + words[1].x",
+          f"{SCATTER}every_delta_reaches_the_bus_once_per_edge"),
+    Fault("MACs counted one too many", "hw/scatter.py",
+          "counted.eq(macs * changed2)", "counted.eq(macs * changed2 + 1)",
+          f"{SCATTER}every_delta_reaches_the_bus_once_per_edge"),
+    Fault("the barrier does not wait for the ring", "hw/sequencer.py", "with m.If(self.finished & cleared):",
+          "with m.If(cleared):", f"{SCATTER}sequencer_runs_steps_clears_ahead_and_waits"),
+    Fault("every clear is done in every frame", "hw/sequencer.py", "eq(entry.always | self.refresh)", "eq(1)",
+          f"{SCATTER}sequencer_runs_steps_clears_ahead_and_waits"),
+    Fault("halves rounded up", "hw/requant.py", "(guard & (delay(m, sticky, 1) | floor[0]))", "guard",
+          f"{NONLINEAR}requantise_is_the_integer_semantics"),
+    Fault("floor in place of rounding", "hw/requant.py", "floor + (guard & (delay(m, sticky, 1) | floor[0]))", "floor",
+          f"{NONLINEAR}requantise_is_the_integer_semantics"),
+    Fault("the max-pool counts what lies outside", "hw/maxpool.py", "Mux(self.i_flags.outside, lowest, self.i[lane])",
+          "self.i[lane]", f"{NONLINEAR}max_pool_takes_the_window_and_leaves_out_the_outside"),
+    Fault("threshold > in place of >=", "hw/delta.py", "magnitude >= limit", "magnitude > limit",
+          f"{NONLINEAR}delta_unit_is_the_threshold_rule"),
+    Fault("hold updates the snapshot of what it did not send", "hw/delta.py", "Mux(sent | step.truncate, ", "Mux(1, ",
+          f"{NONLINEAR}delta_unit_is_the_threshold_rule"),
+    Fault("a refresh keeps the snapshots", "hw/delta.py", "keep.eq(step.keep & ~self.refresh)", "keep.eq(step.keep)",
+          f"{NONLINEAR}delta_unit_is_the_threshold_rule"),
+    Fault("a duplicate packet is applied twice", "hw/link/link.py", "with m.Elif(repeated & ~reads):",
+          "with m.Elif(repeated & ~reads & (executor.status == Status.BUSY)):",
+          f"{LINK}repeated_packets_are_executed_once"),
+    Fault("a payload's CRC is not looked at", "hw/link/receiver.py",
+          'm.next = "SHOW"\n                    with m.If(~check.match):',
+          'm.next = "SHOW"\n                    with m.If(0):', f"{LINK}every_single_bit_error"),
+    Fault("the barrier forgets the PEs", "hw/ring.py", ", *(pe.busy for pe in pes)]", "]", WHOLE),
+    Fault("groups of PEs swept in reverse order", "hw/ring.py", "for g in range(config.groups))",
+          "for g in reversed(range(config.groups)))", WHOLE),
+    Fault("the mirror's address lags behind", "hw/link/frames.py", "Mux(step, at + 1, at)", "at", WHOLE),
+)
+FAST = ("result not forwarded at distance 2", "LNZD stops one element early", "threshold > in place of >=")
+"""Those that the normal test run tries."""
+
+
+class Copy:
+    """A copy of the sources in which tests run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder / name)
+
+    def pytest(self, *tests: str) -> subprocess.CompletedProcess:
+        """Run tests in the copy; no bytecode is kept, which could outlive a replacement."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=short", *tests]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False,
+                              env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"})
+
+    def catches(self, fault: Fault) -> str:
+        """Why the fault's test failed with it; RuntimeError when it passed, or did not get to compare anything."""
+        path = self.folder / fault.file
+        text = path.read_text()
+        try:
+            path.write_text(planted(fault, text))
+            done = self.pytest(fault.test)
+        finally:
+            path.write_text(text)
+        found = re.findall(r"^E +((?:AssertionError|assert |Failed|.*Error).*)", done.stdout, re.MULTILINE)
+        if done.returncode != 1 or not found or not found[0].startswith(("assert", "Assertion", "Failed")):
+            raise RuntimeError(f"{fault.name}: {fault.test} does not catch it (exit {done.returncode})\n"
+                               f"{done.stdout[-1500:]}{done.stderr[-500:]}")
+        return found[0][:100]
+
+
+def planted(fault: Fault, text: str) -> str:
+    """The source with the fault in it. ValueError when the source has changed and the fault has no place any more."""
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.name}: {fault.file} has {text.count(fault.old)} times {fault.old!r}, not once; "
+                         "write this fault anew in tests/mutations.py")
+    return text.replace(fault.old, fault.new)
+
+
+def check(faults: Iterable[Fault], say=print) -> list[str]:
+    """Try faults; returns what went wrong, and says a row of a table for each."""
+    faults = list(faults)
+    problems = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(Path(folder))
+        for test in dict.fromkeys(f.test for f in faults):
+            done = copy.pytest(test)
+            if done.returncode:
+                return [f"{test} fails without any fault:\n{done.stdout[-1500:]}"]
+        say("| fault | in | caught by | seconds |\n|---|---|---|---|")
+        for fault in faults:
+            begin = time.monotonic()
+            try:
+                copy.catches(fault)
+                caught = f"`{fault.test.split('::')[1]}`"
+            except (RuntimeError, ValueError) as error:
+                problems.append(str(error))
+                caught = "**nothing**"
+            say(f"| {fault.name} | {fault.file} | {caught} | {time.monotonic() - begin:.0f} |")
+    return problems
+
+
+def main() -> int:
+    chosen = [f for f in FAULTS if not sys.argv[1:] or any(word in f.name for word in sys.argv[1:])]
+    problems = check(chosen, lambda row: print(row, flush=True))
+    print(*problems, sep="\n")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
