@@ -79,7 +79,7 @@ def test_random_graph(tmp_path, data):
     net = Net(1, 3, 6, 6, seed=data.draw(st.integers(0, 999)))
     values = [net.conv(net.x, 4, 3)]
     for _ in range(data.draw(st.integers(2, 9))):
-        kind = data.draw(st.sampled_from(["step", "add", "sub", "mix", "shuffle", "join"]))
+        kind = data.draw(st.sampled_from(["step", "add", "sub", "mix", "shuffle", "join", "pixels"]))
         pick = [data.draw(st.sampled_from(values[-4:])) for _ in range(2)]
         if kind == "step":
             values.append(ACTIVATIONS[data.draw(st.sampled_from(sorted(ACTIVATIONS)))](net, pick[0], 4))
@@ -88,6 +88,10 @@ def test_random_graph(tmp_path, data):
         elif kind == "mix":
             halves = [net.add("Split", p, np.array([2, 2]), axis=1, outputs=2) for p in pick]
             values.append(net.add("Concat", halves[0][1], halves[1][0], axis=1))
+        elif kind == "pixels":
+            small = net.add("SpaceToDepth", pick[0], blocksize=2)
+            small = net.conv(small, 16, 16, 1) if data.draw(st.booleans()) else net.add("Relu", small)
+            values.append(net.add("DepthToSpace", small, blocksize=2))
         elif kind == "shuffle":
             values.append(shuffle(net, pick[0], 4, 6, 6, 2))
         else:

@@ -76,11 +76,6 @@ def pair(values: Sequence[int], missing: int) -> Pair:
     return (missing, int(values[0])) if len(values) == 1 else (int(values[0]), int(values[1]))
 
 
-def shaped(unit: Unit, shape: Sequence[int]) -> View:
-    """A layer's output as a view of an ONNX shape [1, C, ...]."""
-    return View.whole(unit, shape)
-
-
 def _onnx_shape(axes: int, unit: Unit) -> tuple[int, ...]:
     channels, height, width = unit.shape
     return (1, channels, width) if axes == 1 else (1, channels, height, width)
@@ -121,7 +116,7 @@ def conv(context: Context, node: OnnxNode, args: Sequence[Value | None]) -> View
     unit = context.builder.convolution(
         node.outputs[0], view, four_dimensional(view.index)[0], weight, window.geometry, window.size,
         node.attribute("group", 1), _bias(args, 2), _step(args[1], 0))
-    return shaped(unit, _onnx_shape(len(view.shape) - 2, unit))
+    return View.whole(unit, _onnx_shape(len(view.shape) - 2, unit))
 
 
 @operator("ConvTranspose", kind=Kind.LAYER, becomes="an edge with up-sampling and the kernel turned round",
@@ -154,7 +149,7 @@ def conv_transpose(context: Context, node: OnnxNode, args: Sequence[Value | None
     unit = context.builder.convolution(
         node.outputs[0], view, four_dimensional(view.index)[0], turned,
         Geometry((1, 1), dilation, stride, pad), size, groups, _bias(args, 2), _step(args[1], 1, groups))
-    return shaped(unit, _onnx_shape(axes, unit))
+    return View.whole(unit, _onnx_shape(axes, unit))
 
 
 @operator("Gemm", kind=Kind.LAYER, becomes="an edge per producer, with the whole image as its kernel",
@@ -239,7 +234,7 @@ def average_pool(context: Context, node: OnnxNode, args: Sequence[Value | None])
     else:
         maps = [m for m, _ in averages]
         unit = context.builder.resampled(node.outputs[0], view, image, *maps, step=common_step(*maps))
-    return shaped(unit, _onnx_shape(len(view.shape) - 2, unit))
+    return View.whole(unit, _onnx_shape(len(view.shape) - 2, unit))
 
 
 def _average_map(window: Window, axis: int, length: int, padding_counts: bool) -> tuple[AxisMap, set[int]]:
