@@ -1,7 +1,4 @@
-"""Runs a design through Verilator: from Amaranth as it is, or as the netlist that Yosys makes of it for a family.
-
-Both are driven with the same inputs, cycle by cycle, and must give the same outputs in every cycle.
-"""
+"""Runs a design in Verilator: as Amaranth hands it over, or as the netlist that Yosys makes of it for a family."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ OURS = {"xc7": ("byte_ram.v", "ramb.v"), "ecp5": ("byte_ram.v", "dp16kd.v", "mul
 """Our models of each family's cells; Yosys's own cells_sim.v has the rest."""
 
 _MAIN = """
-#include "Vreplay.h"
+#include "Vtop.h"
 #include "verilated.h"
 #include <cstdint>
 #include <cstdio>
@@ -36,7 +33,7 @@ _MAIN = """
 int main(int argc, char** argv) {
     VerilatedContext context;
     context.commandArgs(argc, argv);
-    Vreplay top{&context};
+    Vtop top{&context};
     FILE *in = std::fopen(argv[1], "rb"), *out = std::fopen(argv[2], "wb");
     std::vector<uint32_t> word(IN_WORDS);
     top.clk = 0;
@@ -92,21 +89,26 @@ class Replay:
         return result
 
 
-def design(component: wiring.Component, folder: Path) -> Replay:
-    """The design as Amaranth hands it over."""
+def design(component: wiring.Component, folder: Path) -> list[Path]:
+    """The Verilog of a component as Amaranth hands it over, with top module ``top``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "top.il").write_text(rtlil.convert(component, name="top"))
-    script = "read_rtlil top.il; proc; flatten; memory_collect; write_verilog -noattr top.v; write_json top.json"
+    script = "read_rtlil top.il; proc; memory_collect; write_verilog -norename -noattr top.v"
     check(run([*package_command("yosys"), "-q", "-p", script], folder), "Yosys", folder)
-    return compile_replay(folder, ["top.v"], _ports(folder / "top.json"))
+    return [folder / "top.v"]
+
+
+def synthesised(component: wiring.Component, family: Family, folder: Path) -> tuple[list[Path], list[Path], Netlist]:
+    """(Verilog, libraries, counts) of a component as synthesised for a family, block RAMs and multipliers included."""
+    options = {"xc7": "-noiopad -noclkbuf", "ecp5": ""}[family.name]
+    result = synthesise(rtlil.convert(component, name="top"), family, folder, "top", options=options)
+    sources = [folder / "top_net.v", *(CELLS / name for name in OURS[family.name])]
+    return sources, [YOSYS_SHARE / name for name in family.models], result
 
 
 def netlist(component: wiring.Component, family: Family, folder: Path) -> tuple[Replay, Netlist]:
-    """The design as synthesised for a family, block RAMs and multipliers included."""
-    options = {"xc7": "-noiopad -noclkbuf", "ecp5": ""}[family.name]
-    result = synthesise(rtlil.convert(component, name="top"), family, folder, "top", options=options)
-    sources = ["top_net.v", *(CELLS / name for name in OURS[family.name])]
-    library = [YOSYS_SHARE / name for name in family.models]
+    """A component as synthesised for a family, compiled."""
+    sources, library, result = synthesised(component, family, folder)
     return compile_replay(folder, sources, _ports(folder / "top.json"), library), result
 
 
@@ -124,21 +126,28 @@ def compile_replay(folder: Path, sources: list, ports: tuple[Port, ...],
         f"module replay(input clk, input [{32 * _words(ins) - 1}:0] in,\n"
         f"              output [{32 * _words(outs) - 1}:0] out);\n"
         f"    top dut({', '.join(pins)});\nendmodule\n")
-    (folder / "main.cc").write_text(_MAIN)
+    defines = {"IN_WORDS": _words(ins), "OUT_WORDS": _words(outs)}
+    return Replay(verilate(folder, "replay", ["replay.v", *sources], _MAIN, defines, library or []), ports)
+
+
+def verilate(folder: Path, top: str, sources: list, main: str, defines: dict, library: list[Path]) -> Path:
+    """Compile Verilog and a C++ main program (``Vtop`` is the class of module ``top``) to a program."""
+    (folder / f"{top}_main.cc").write_text(main)
     root = Path(verilator.__file__).parent
+    flags = " ".join(["-O1", *(f"-D{name}={value}" for name, value in defines.items())])
     command = [root / "bin" / "verilator", "--cc", "--exe", "--build", "-j", "1", "-O3", "--x-assign", "0",
-               "--top-module", "replay", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-MODDUP", "-Wno-MULTIDRIVEN",
-               "-Wno-TIMESCALEMOD", "-Wno-SPECIFYIGN", "--no-timing", "--Mdir", "obj", "-CFLAGS", f"-O1 -DIN_WORDS={_words(ins)} -DOUT_WORDS={_words(outs)}",
+               "--top-module", top, "--prefix", "Vtop", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-MODDUP",
+               "-Wno-MULTIDRIVEN", "-Wno-TIMESCALEMOD", "-Wno-SPECIFYIGN", "--no-timing", "--Mdir", f"obj_{top}",
+               "-CFLAGS", flags,
                "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include",  # the wheel's makefile leaves it empty
-              
-               "replay.v", *sources, "main.cc", "-o", "replay"]
-    for file in library or []:
+               *sources, f"{top}_main.cc", "-o", top]
+    for file in library:
         command += ["-v", file, f"-I{file.parent}"]
     done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, check=False,
                           env={**os.environ, "VERILATOR_ROOT": str(root)})
     if done.returncode:
         raise RuntimeError(f"Verilator failed:\n{done.stderr[-4000:]}")
-    return Replay(folder / "obj" / "replay", ports)
+    return folder / f"obj_{top}" / top
 
 
 def _ports(path: Path) -> tuple[Port, ...]:

@@ -31,7 +31,8 @@ class Ram(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ram = ram = Memory(shape=unsigned(self.width), depth=self.depth, init=first_contents(self.width, self.depth))
+        init = first_contents(self.width, self.depth)
+        m.submodules.ram = ram = Memory(shape=unsigned(self.width), depth=self.depth, init=init)
         read, write = ram.read_port(), ram.write_port()
         m.d.comb += [read.addr.eq(self.ra), self.rd.eq(read.data), read.en.eq(self.re if self.enabled else 1),
                      write.addr.eq(self.wa), write.data.eq(self.wd), write.en.eq(self.we)]
