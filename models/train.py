@@ -222,6 +222,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.steps < 100:
+        parser.error("--steps must be at least 100: the rate rises and falls over them")
     plan = PLANS[options.plan]
     net, run = train(plan, options)
     out = options.out or Path(__file__).parent / "corners" / f"corners_{options.plan}.onnx"
