@@ -16,8 +16,8 @@ from tests.link.test_accelerator import LINK
 from tests.random_graphs import Limits, random_graph
 
 CONFIG = AcceleratorConfig(pes=2, lanes=2, sweep=2, kinds=("dense8",), projection_words=512, weight_words=512,
-                           snapshot_words=512, column_words=16, tap_words=16, codebook_words=16, node_words=4,
-                           axis_words=16, channel_words=4, step_words=8, edge_words=8, clear_words=8, max_size=4,
+                           snapshot_words=512, column_words=16, tap_words=16, codebook_words=16, node_words=16,
+                           axis_words=16, channel_words=16, step_words=16, edge_words=16, clear_words=16, max_size=4,
                            max_channels=4, max_blocks=4)
 CLOCK_HZ, BAUD = 24_000_000, 4_000_000
 """Six cycles per bit, the fastest that the serial port does: fewer cycles to simulate."""
