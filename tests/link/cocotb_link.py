@@ -49,8 +49,9 @@ async def session(dut, stalls, seed, line):
     context = Context(dut.clk, period)
     bench = Bench(script, stalls=stalls, seed=seed, dut=ports)
     tasks = [start(process, context) for process in bench.background]
-    tasks += [start(monitor, context, port, Pin(dut.reset, 1)) for port in (ports.o, ports.ring.load, ports.ring.run, ports.ring.frame,
-                                                     ports.ring.read)]
+    ring = ports.ring
+    tasks += [start(monitor, context, port, Pin(dut.reset, 1))
+              for port in (ports.o, ring.load, ring.run, ring.frame, ring.read)]
     await bench.send(context)
     for task in tasks:
         if task.done():

@@ -30,7 +30,7 @@ def small_program(seed: int) -> Program:
     return compile_graph(graph, config, fit=True)
 
 
-def play(program: Program, transport: Transport, seed: int, threshold: int, mode: Mode) -> None:
+def play(program: Program, transport: Transport, seed: int, threshold: int, mode: Mode, frames: int) -> None:
     """Every tensor and projection after every frame, with noise on the line and a refresh on the way."""
     graph = program.graph
     driver = Driver(transport, program.config)
@@ -39,7 +39,7 @@ def play(program: Program, transport: Transport, seed: int, threshold: int, mode
     golden = GoldenModel(graph, threshold, mode)
     names = [n for n in (*golden.snapshots, *golden.projections) if n in program.places and n != graph.input]
     assert len(names) >= 3
-    for i, codes in enumerate(random_clip(graph, seed, 4)):
+    for i, codes in enumerate(random_clip(graph, seed, frames)):
         if i == 2:
             transport.write(b"\xa5\x5a noise that begins like a packet")
         report = driver.frame(codes, refresh=i == 3, reads=[region(program, n) for n in names])
@@ -99,7 +99,7 @@ class SimulatedAccelerator:
         return data
 
 
-@pytest.mark.parametrize("seed, threshold, mode", [(0, 0, "hold"), (1, 3, "hold"), (2, 3, "truncate")])
+@pytest.mark.parametrize("seed, threshold, mode", [(0, 0, "hold"), (1, 40, "truncate"), (3, 40, "hold")])
 def test_frames_through_the_link(seed, threshold, mode):
     program = small_program(seed)
-    play(program, SimulatedAccelerator(program.config, LINK), seed, threshold, mode)
+    play(program, SimulatedAccelerator(program.config, LINK), seed, threshold, mode, frames=4)

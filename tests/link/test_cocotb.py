@@ -9,6 +9,7 @@ import pytest
 from hw.accelerator import Accelerator
 from hw.link.link import Link
 from tests.link.bench import CONFIG, LINK
+from tests.link.cocotb_accelerator import SEED
 from tests.link.test_accelerator import LINK as ACCELERATOR_LINK
 from tests.link.test_accelerator import small_program
 
@@ -26,5 +27,5 @@ def test_link_on_verilator(tmp_path, monkeypatch):
 
 
 def test_accelerator_on_verilator(tmp_path, monkeypatch):
-    config = small_program(2).config
+    config = small_program(SEED).config
     assert run(Accelerator(config, ACCELERATOR_LINK), "tests.link.cocotb_accelerator", tmp_path, monkeypatch) == 9
