@@ -110,6 +110,11 @@ class AcceleratorConfig:
         return "csc4" in self.kinds or "csc8" in self.kinds
 
     @property
+    def bias_bits(self) -> int:
+        """Bits of a node's bias; it does not wrap with narrow accumulators."""
+        return max(27, self.accumulator_bits)
+
+    @property
     def weight_bits(self) -> int:
         """Bits of a weight as it is multiplied."""
         return 16 if self.csc else 8

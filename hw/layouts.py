@@ -252,7 +252,7 @@ class Layouts:
     def node_lane(self) -> StructLayout:
         """One channel of one operand. ``negative`` is the multiplier of negative values of a single operand;
         ``rectify`` makes a negative sum 0."""
-        return StructLayout({"bias": signed(self.config.accumulator_bits), "multiplier": signed(MULTIPLIER_BITS),
+        return StructLayout({"bias": signed(self.config.bias_bits), "multiplier": signed(MULTIPLIER_BITS),
                              "negative": signed(MULTIPLIER_BITS), "branch": signed(MULTIPLIER_BITS),
                              "shift": unsigned(SHIFT_BITS),
                              "branch_shift": unsigned(SHIFT_BITS), "rectify": unsigned(1)})

@@ -62,7 +62,7 @@ class Requantise(wiring.Component):
 
     One operand word per cycle, no back-pressure. Single operands choose the multiplier of their sign; sums of two
     have slopes 0 or 1 only, so ``rectify`` on the sum is enough. Cost per element: a
-    (accumulator_bits + 1) x 24 and a 9 x 24 bit multiplier, two shifters.
+    (bias_bits + 1) x 24 and a 9 x 24 bit multiplier, two shifters.
     """
 
     TABLE_LATENCY = 2
@@ -96,7 +96,7 @@ class Requantise(wiring.Component):
         return m
 
     def _lane(self, m: Module, lane: int, p, flags) -> None:
-        step, bits = self.step, self.config.accumulator_bits + 1
+        step, bits = self.step, self.config.bias_bits + 1
         t = f"l{lane}"
 
         def later(name: str, cycles: int):
