@@ -29,7 +29,6 @@ from hw.delta import DeltaUnit
 from hw.layouts import Kind, Space, StepKind, unpack
 from hw.pe import COLUMN_LATENCY, ProcessingElement
 from hw.requant import Requantise
-from hw.ring import FIFO_DEPTH
 from hw.sweep import Sweep
 from hw.walker import Walker
 from sim.golden import FrameResult, GoldenModel
@@ -38,12 +37,14 @@ TO_DELTA = Sweep.LATENCY + ProcessingElement.SWEEP_LATENCY + 2 + Requantise.LATE
 """Cycles from a sweep word's last read to the delta unit's answer (2: P to the nonlinear unit; 1: max-pool)."""
 EXPAND, LNZD, SCATTER = 4, 1, 3 + COLUMN_LATENCY
 """Latencies of the blocks between FIFO and queues."""
-TO_QUEUE = 1 + EXPAND + LNZD + SCATTER
-"""Cycles from the FIFO's input to a queue's."""
+TO_QUEUE = EXPAND + LNZD + SCATTER
+"""Cycles from the FIFO's output to a queue's input."""
 TO_WALK = 2
 """Cycles from a queue's input to the first weight word, when both are empty."""
 AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
 """Cycles after the last weight word in which a PE still counts as busy."""
+FIFO, DEEP_FIFO, LUT_FIFO = 1, 3, 64
+"""Latency of the FIFO in LUT RAM, in block RAM, and up to which depth it is the former (``hw.queue.queue``)."""
 BARRIER = 8
 """Cycles of the sequencer per step: fetch, decode, start, four quiet ones, store."""
 CLEAR = 2
@@ -82,9 +83,19 @@ def observed_frame(model: GoldenModel, codes: np.ndarray, refresh: bool = False)
 
 @dataclass(frozen=True)
 class FrameCycles:
-    """Predicted cycles of a frame: ``steps`` int64[steps], in the order of ``program.steps``."""
+    """What a frame is predicted to cost, int64[steps] each, in the order of ``program.steps``.
+
+    steps
+        cycles.
+    broadcast_stalls
+        cycles in which a full queue held the broadcast.
+    words
+        weight words walked, all PEs together. ``words / (pes * steps)`` is the load balance.
+    """
 
     steps: np.ndarray
+    broadcast_stalls: np.ndarray
+    words: np.ndarray
 
     @property
     def total(self) -> int:
@@ -109,8 +120,9 @@ class CycleModel:
     def frames(self, changes: Iterable[Changes]) -> list[FrameCycles]:
         """Cycles of several frames, solved together (which is faster than one by one)."""
         work = [[plan.work(c) for plan in self._plans] for c in changes]
-        _solve([w for frame in work for w in frame], self.program.config.queue_depth)
-        return [FrameCycles(np.array([w.cycles for w in frame], np.int64)) for frame in work]
+        _solve([w for frame in work for w in frame])
+        return [FrameCycles(*(np.array([getattr(w, name) for w in frame], np.int64)
+                              for name in ("cycles", "stalls", "words"))) for frame in work]
 
 
 class _Tables:
@@ -180,7 +192,7 @@ class _Plan:
 
     def __init__(self, program: Program, number: int, tables: _Tables) -> None:
         step, config, fields = program.steps[number], program.config, program.steps[number].fields
-        self.step, self.sweep = step, config.sweep
+        self.step, self.config, self.sweep = step, config, config.sweep
         self.feeds = [_Feed(program, e, tables) for e in step.edges]
         clears = unpack(program.layouts.clear, program.images[Space.CLEARS][0])
         own = slice(fields["clear"], fields["clear"] + fields["clears"])
@@ -191,6 +203,7 @@ class _Plan:
         tables_of = [f.table for f in self.feeds] or [np.zeros((1, config.pes), np.int64)]
         self.first_column = np.cumsum([0, *map(len, tables_of)])
         table = np.concatenate(tables_of)
+        self.all_words = table.sum(axis=1)
         # PEs that walk the same words in every column are one.
         kept = np.unique(np.concatenate([table, self.stolen[None] * 4096]).round().astype(np.int64), axis=1,
                          return_index=True)[1]
@@ -229,11 +242,10 @@ class _Plan:
         cleared = clear_words[always.astype(bool) | changes.refresh]
         if self.step.tensor is not None:
             work.fill((changes.nonzero if self.step.direct else changes.sent)[self.step.tensor])
+            work.words = work.columns @ self.all_words
         if len(always):
             # A clear uses the slots that sweep and walks leave over, so it lasts at least as long as all three.
-            busy = self.stolen * self.words
-            if work.count:
-                busy = busy + np.bincount(work.column, minlength=len(self.table)) @ self.table
+            busy = self.stolen * self.words + work.columns @ self.table
             work.clear_end = CLEAR * len(always) + cleared.sum() + (busy.max() if len(cleared) else 0)
         return work
 
@@ -241,10 +253,10 @@ class _Plan:
 class _Work:
     """A step in one frame: its broadcasts in order, and after ``_solve`` its cycles.
 
-    count
-        number of broadcasts.
+    count, columns
+        number of broadcasts; of each row of the plan's table. Then for every broadcast:
     column
-        row of the plan's table. For every broadcast:
+        row of the plan's table.
     word
         number of its word among those that are broadcast.
     begin
@@ -258,10 +270,14 @@ class _Work:
     """
 
     def __init__(self, plan: _Plan) -> None:
-        self.plan, self.count, self.clear_end, self.cycles = plan, 0, 0, 0
+        self.plan, self.count, self.clear_end = plan, 0, 0
+        self.cycles = self.stalls = self.words = 0
         self.from_sweep = plan.step.kind == StepKind.SWEEP
+        # From the begin of a word to the output of the FIFO.
         self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0
+        self.way += FIFO if plan.config.fifo_depth <= LUT_FIFO else DEEP_FIFO
         self.expanded = NEVER
+        self.columns = np.zeros(len(plan.table), np.int64)
 
     def fill(self, mask: np.ndarray) -> None:
         plan, feeds, sweep = self.plan, self.plan.feeds, self.plan.sweep
@@ -278,7 +294,7 @@ class _Work:
         ready = np.arange(len(begin)) * float(len(feeds))
         ready += np.maximum.accumulate(begin - ready)
         if len(begin):
-            self.expanded = ready[-1] + len(feeds) + EXPAND if feeds else begin[-1] + 2
+            self.expanded = ready[-1] + len(feeds) + EXPAND - 1 if feeds else begin[-1] + 1
         if not feeds:
             return
         parts = [f.broadcasts(mask) for f in feeds]
@@ -289,6 +305,7 @@ class _Work:
             order = np.argsort(word * len(feeds) + edge, kind="stable")
             column, word, edge = column[order], word[order], edge[order]
         self.count, self.column = len(column), column
+        self.columns = np.bincount(column, minlength=len(plan.table))
         if not self.count:
             return
         slot = number[word] * len(feeds) + edge
@@ -305,11 +322,12 @@ class _Work:
         self.begin = begin[number[word]]
         self.arrive = edge + float(self.way + TO_QUEUE)
         self.arrive[0] += ready[number[word[0]]] - self.begin[0]
-        self.expanded = begin[-1] + len(feeds) + EXPAND
+        self.expanded = begin[-1] + len(feeds) + EXPAND - 1
         self.tail = self.beats * len(feeds) - 1 - slot[-1] - (self.count - 1 - starts[-1])
         last = self.begin[np.flatnonzero(new_word)]
         self.gap_begin = np.concatenate([[0.0], last[:-1] + plan.reads])[self.word]
-        self.swept = np.append(word[new_word], np.full(FIFO_DEPTH, plan.words))[FIFO_DEPTH:][self.word].astype(float)
+        depth = plan.config.fifo_depth
+        self.swept = np.append(word[new_word], np.full(depth, plan.words))[depth:][self.word].astype(float)
 
     def finish(self, broadcast: float = NEVER, walked: float = NEVER, late: float = 0) -> None:
         """``broadcast``: time of the last one; ``walked``: end of the last walk; ``late``: the sweep at its end."""
@@ -318,28 +336,29 @@ class _Work:
         if self.count:
             ends.append(broadcast + self.tail - LNZD - SCATTER)
         if self.from_sweep:
-            ends.append((plan.words - 1) * plan.reads + late + self.way + 1)
+            ends.append((plan.words - 1) * plan.reads + late + plan.reads + TO_DELTA)
         elif plan.step.kind == StepKind.FRAME:
             ends.append(self.beats + 1)
         self.cycles = round(max(ends)) + BARRIER
 
 
-def _solve(work: list[_Work], depth: int) -> None:
+def _solve(work: list[_Work]) -> None:
     """Solve the recurrences of all steps side by side, longest first, a segment of broadcasts at a time."""
     for w in work:
         if not w.count:
             w.finish()
     rows = sorted((w for w in work if w.count), key=lambda w: -w.count)
     if rows:
-        _Recurrence(rows, depth).run()
+        _Recurrence(rows).run()
 
 
 class _Recurrence:
     """Steps as rows of arrays; ``segment`` broadcasts of each are solved at a time."""
 
-    def __init__(self, rows: list[_Work], depth: int) -> None:
-        self.rows, self.depth = rows, depth
-        self.segment = min(depth, SEGMENT)
+    def __init__(self, rows: list[_Work]) -> None:
+        config = rows[0].plan.config
+        self.rows, self.depth = rows, config.queue_depth
+        self.segment = min(self.depth, config.fifo_depth, SEGMENT)
         pes = max(r.plan.table.shape[1] for r in rows)
         self.segments = np.array([-(-r.count // self.segment) for r in rows])
         self.at = np.concatenate([[0], np.cumsum(self.segments)[:-1]]) * self.segment
@@ -357,7 +376,7 @@ class _Recurrence:
             setattr(self, name, self._flat([getattr(r, name) for r in rows], None))
         # Where a word's time is kept, and where the time of the word is that must have left the FIFO before it.
         words = np.array([int(r.word[-1]) + 1 for r in rows])
-        ahead = np.array([FIFO_DEPTH + 1 + EXPAND // max(1, len(r.plan.feeds)) for r in rows])
+        ahead = np.array([r.plan.config.fifo_depth + 1 + EXPAND // len(r.plan.feeds) for r in rows])
         base = np.concatenate([[0], np.cumsum(words + ahead)[:-1]])
         self.left = np.full(int((words + ahead).sum()), NEVER)
         self.leaves = self._flat([r.word + b + a for r, b, a in zip(rows, base, ahead, strict=True)], None)
@@ -378,9 +397,9 @@ class _Recurrence:
         n, pes = len(self.rows), self.table.shape[1]
         starts = np.full((n, self.depth + 1, pes), NEVER)              # of the last entries; one row for no entry
         rank, end = np.zeros((n, 1, pes), np.int64), np.full((n, 1, pes), NEVER)
-        late, room = np.full((n, 1), NEVER), np.zeros((n, 1))
+        late, room, stalls = np.full((n, 1), NEVER), np.zeros((n, 1)), np.zeros(n)
         columns = np.arange(self.segment)
-        fifo_way = TO_QUEUE - 2
+        fifo_way = TO_QUEUE - 1
         for number in range(int(self.segments[0])):
             active = int(np.searchsorted(-self.segments, -number, side="left"))
             rows = slice(0, active)
@@ -400,6 +419,8 @@ class _Recurrence:
             delayed = np.maximum.accumulate(np.maximum(arrival, full) - order, axis=1)
             delayed = np.maximum(delayed, late[rows])
             time = order + delayed
+            before = np.concatenate([late[rows], delayed[:, :-1]], axis=1)
+            stalls[rows] += (delayed - np.maximum(before, arrival - order)).sum(axis=1)
             # Walks, counted in the slots that the sweep leaves to a PE.
             loaded = time[..., None] + TO_WALK
             share, swept = self.share[rows], self.swept[i][..., None]
@@ -416,6 +437,7 @@ class _Recurrence:
         final = self.left[self.last_need] - fifo_way
         for r, work in enumerate(self.rows):
             after = final[r] - (work.begin[-1] + work.plan.reads) if work.from_sweep else NEVER
+            work.stalls = round(stalls[r])
             work.finish(float(late[r, 0] + work.order[-1]), float(walked[r]), max(float(room[r, 0]), after))
 
     def _time(self, slots: np.ndarray, rows: slice, swept: np.ndarray) -> np.ndarray:

@@ -1,0 +1,175 @@
+"""The cycle model against the RTL in compiled simulation: every step, whole networks, and models that are wrong.
+
+A step may be off by a tenth or by ``SLACK`` cycles: the model shares the sweep's slots evenly among the PEs that lose
+them, so a short step is off by the part of a word's reads (up to a window times two operands) that is still open at
+its end. Whole networks must be right within 3%.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import count
+
+import numpy as np
+import pytest
+
+import host.cycles
+from host.compiler import Program, compile_graph
+from host.cycles import Changes, CycleModel, observed_frame
+from host.errors import UserError
+from host.simulator import RingSimulator
+from host.simulator.frames import FrameRunner
+from hw.config import PRESETS
+from hw.layouts import StepKind
+from sim.golden import GoldenModel
+from tests.networks import onnx_arrays, quantised
+from tests.random_graphs import Limits, random_clip, random_graph
+
+CONFIGS = {"sim8": PRESETS["sim8"], "lanes1": PRESETS["sim8"].with_(lanes=1, pes=8)}
+"""Those of ``tests/hw/test_ring.py``, so that their simulators are built once."""
+RULES = ((0, "hold"), (2, "hold"), (4, "truncate"))
+SLACK = 18
+LIMITS = Limits(layers=2, channels=14, size=20, p_subset=0.1)
+GRAPHS = 24
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames of a program: what changed, and what the RTL counted, int64[frame, step] by counter."""
+
+    program: Program
+    changes: list[Changes]
+    counters: dict[str, np.ndarray]
+
+
+def run(simulator: RingSimulator, program: Program, frames, threshold, mode, refreshes=(0,)) -> Run:
+    runner = FrameRunner(simulator, program, threshold, mode)
+    model = GoldenModel(program.graph, threshold, mode)
+    changes, counters = [], []
+    for number, codes in enumerate(frames):
+        runner.frame(codes, number in refreshes)
+        changes.append(observed_frame(model, codes, number in refreshes)[1])
+        counters.append(simulator.counters(program))
+    return Run(program, changes, {k: np.stack([c[k] for c in counters]) for k in counters[0]})
+
+
+@cache
+def random_runs(config: str) -> list[Run]:
+    simulator, runs = RingSimulator(CONFIGS[config]), []
+    for seed in count():
+        graph = random_graph(seed, LIMITS)
+        try:
+            program = compile_graph(graph, CONFIGS[config])
+        except (UserError, ValueError):          # too large for the config, or a graph without any edge
+            continue
+        threshold, mode = RULES[seed % len(RULES)]
+        runs.append(run(simulator, program, random_clip(graph, seed, 3), threshold, mode, (0, 2)))
+        if len(runs) == GRAPHS:
+            return runs
+
+
+def predicted(run: Run, **config) -> dict[str, np.ndarray]:
+    """int64[frame, step] by counter, for the run's config with some fields changed."""
+    program = replace(run.program, config=run.program.config.with_(**config))
+    frames = CycleModel(program).frames(run.changes)
+    return {"cycles": np.stack([f.steps for f in frames]),
+            "broadcast_stalls": np.stack([f.broadcast_stalls for f in frames])}
+
+
+def wrong_steps(runs: list[Run], **config) -> list[tuple]:
+    """(predicted, counted) cycles of the steps that are further off than allowed."""
+    wrong = []
+    for r in runs:
+        cycles, counted = predicted(r, **config)["cycles"], r.counters["cycles"]
+        off = np.abs(cycles - counted) > np.maximum(0.1 * counted, SLACK)
+        wrong += zip(cycles[off].tolist(), counted[off].tolist(), strict=True)
+    return wrong
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_step_of_random_graphs(config):
+    assert wrong_steps(random_runs(config)) == []
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_random_graphs_in_all(config):
+    for r in random_runs(config):
+        counted = r.counters["cycles"].sum()
+        assert abs(predicted(r)["cycles"].sum() - counted) <= 0.03 * counted
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_broadcast_stalls(config):
+    """Cycles in which a full queue holds the broadcast: most to the cycle, all within a tenth (gaps between the
+    broadcasts that a stall closes or leaves open)."""
+    name = "broadcast_stalls"
+    pairs = [(int(predicted(r)[name].sum()), int(r.counters[name].sum())) for r in random_runs(config)]
+    assert sum(c > 500 for _, c in pairs) >= 5
+    assert [(p, c) for p, c in pairs if abs(p - c) > max(0.1 * c, SLACK)] == []
+
+
+@pytest.mark.parametrize("name,change", [("BARRIER", 20), ("TO_DELTA", 20), ("AFTER_WALK", 20), ("TO_QUEUE", 20)])
+def test_a_wrong_latency_is_seen(monkeypatch, name, change):
+    monkeypatch.setattr(host.cycles, name, getattr(host.cycles, name) + change)
+    assert wrong_steps(random_runs("sim8"))
+
+
+@pytest.mark.parametrize("field", ["queue_depth", "fifo_depth"])
+def test_a_wrong_depth_is_seen(field):
+    assert wrong_steps(random_runs("sim8"), **{field: 1})
+
+
+def test_walks_that_lose_no_slots_to_the_sweep_are_seen(monkeypatch):
+    monkeypatch.setattr(host.cycles._Plan, "_sweep", _sweep_without_stolen_slots)
+    assert wrong_steps(random_runs("sim8"))
+
+
+def _sweep_without_stolen_slots(self, program):
+    fields = self.step.fields
+    self.words = fields["height"] * fields["width"] * fields["groups"]
+    self.reads = (1 + fields["two"]) * fields["window_y"]["kernel"] * fields["window_x"]["kernel"]
+
+
+def test_weight_words_walked():
+    """With one lane: at least one per MAC of a non-zero weight; none where there are no MACs."""
+    for r in random_runs("lanes1"):
+        model, cycles = GoldenModel(r.program.graph), CycleModel(r.program)
+        result, changes = observed_frame(model, next(random_clip(r.program.graph, 1, 1)))
+        words = cycles.frame(changes).words
+        for step, counted in zip(r.program.steps, words, strict=True):
+            stats = [result.edges[e] for e in step.edges]
+            assert counted >= sum(s.macs_nonzero_weights for s in stats)
+            assert counted == 0 or any(s.macs for s in stats)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_changed_is_what_the_edges_were_fed_with(rule):
+    for seed in range(6):
+        graph = random_graph(seed)
+        model = GoldenModel(graph, *rule)
+        for number, codes in enumerate(random_clip(graph, seed, 4)):
+            result, changes = observed_frame(model, codes, number == 2)
+            assert changes.refresh == (number in (0, 2))
+            for edge, stats in zip(graph.edges, result.edges, strict=True):
+                direct = graph.projections[edge.target].mode == "direct"
+                mask = (changes.nonzero if direct else changes.sent)[edge.source]
+                assert np.count_nonzero(mask[edge.channels]) == stats.fed
+            for name, stats in result.tensors.items():
+                assert np.count_nonzero(changes.sent[name]) == stats.deltas
+
+
+def test_resnet8_at_64_rows():
+    """Frame by frame, exact and hold 2, on three frames each."""
+    stem = "mlperftiny_resnet8_cifar10"
+    network, _ = quantised(stem)
+    graph = network.graph
+    frames = [network.input.to_codes(a, graph.tensors[graph.input].code) for a in onnx_arrays(stem, 3)]
+    direct = graph.with_parts(projections={k: replace(p, mode="direct") for k, p in graph.projections.items()})
+    simulator = RingSimulator(PRESETS["sim64"])
+    for g, threshold in ((direct, 0), (graph, 0), (graph, 2)):
+        done = run(simulator, compile_graph(g, PRESETS["sim64"]), frames, threshold, "hold")
+        cycles, counted = predicted(done)["cycles"], done.counters["cycles"]
+        assert (np.abs(cycles - counted) <= np.maximum(0.1 * counted, SLACK)).all()
+        assert (np.abs(cycles.sum(axis=1) - counted.sum(axis=1)) <= 0.03 * counted.sum(axis=1)).all()
+        assert done.program.steps[1].kind == StepKind.FRAME
