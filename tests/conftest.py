@@ -83,8 +83,10 @@ def run(*arguments: object, cwd: Path = ROOT, timeout: float = 120) -> subproces
 
 
 def environment() -> dict[str, str]:
-    """This process's environment with the checkout importable and one thread per process."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    """This process's environment with the checkout importable, one thread per process, and shells taken as named
+    (not from the parent processes, which differ from place to place)."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120",
+            "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -365,7 +365,8 @@ def start(here: Path, network: Path, clip: Path) -> subprocess.Popen:
     process = subprocess.Popen(
         command(*INFER, clip, "--model", network, "--fps", "1000", "--json", "f.jsonl",
                 "--save-outputs", "o.npz", "--out", "a.mp4", "--compare", "c.mp4"),
-        cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # the tests may run in background
     deadline = time.monotonic() + 90
     while not any(p.stat().st_size for p in here.glob(".f.jsonl.*.part")):
         assert process.poll() is None, process.communicate()

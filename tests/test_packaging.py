@@ -93,10 +93,10 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def test_the_layers_point_one_way():
-    """hw and sim know nothing but themselves; host may use both."""
-    allowed = {"sim": {"sim"}, "hw": {"hw"}, "host": {"host", "hw", "sim", "models"}}
+    """hw and sim know nothing but themselves; host may use all. The build command stands above them."""
+    allowed = {"sim": {"sim"}, "hw": {"hw"}, "host": set(PACKAGES)}
     for package, may in allowed.items():
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted({*(ROOT / package).rglob("*.py")} - {ROOT / "hw" / "build.py"}):
             crossing = imported(ast.parse(path.read_text())) & set(PACKAGES) - may
             assert not crossing, f"{path.relative_to(ROOT)} imports {sorted(crossing)}"
 
