@@ -78,6 +78,10 @@ class Netlist:
     def _is_lut_ram(self, kind: str) -> bool:
         return kind.startswith(("RAM32", "RAM64", "RAM128", "RAM256", "TRELLIS_DPR16X4"))
 
+    def passes(self, kind: str, port: str) -> bool:
+        """An input port of a combinational cell leads to its outputs (of a LUT RAM only the addresses do)."""
+        return not self._is_lut_ram(kind) or port.startswith(("A", "DPRA", "RAD"))
+
     @cached_property
     def net_names(self) -> dict[int, str]:
         """Bit -> the name that the source gave it, if it gave one."""
@@ -130,7 +134,7 @@ class _Depth:
                         self.driver[bit] = name
                         if kind:
                             self.starts[bit] = kind
-                    else:
+                    elif self.netlist.passes(cell["type"], port):
                         inputs.add(bit)
             if kind is None and cell["type"] in family.levels:
                 for bit in inputs:
@@ -154,7 +158,7 @@ class _Depth:
     def _evaluate(self, name: str) -> list[str]:
         cell, latest = self.netlist.cells[name], {}
         for port, bits in cell["connections"].items():
-            if cell["port_directions"][port] == "output":
+            if cell["port_directions"][port] == "output" or not self.netlist.passes(cell["type"], port):
                 continue
             step = 0 if port in self.family.chained else self.family.levels[cell["type"]]
             for bit in (b for b in bits if isinstance(b, int)):
@@ -171,13 +175,12 @@ class _Depth:
         return ready
 
     def _end(self) -> None:
-        """Where paths end: the inputs of registers, memories and multipliers."""
+        """Where paths end: the inputs of registers, memories (the written ones of LUT RAMs) and multipliers."""
         sinks = self.family.registers | self.family.memories | self.family.multipliers
         for name, cell in self.netlist.cells.items():
-            if cell["type"] not in sinks:
-                continue
             for port, bits in cell["connections"].items():
-                if cell["port_directions"][port] == "output":
+                ends = cell["type"] in sinks or not self.netlist.passes(cell["type"], port)
+                if not ends or cell["port_directions"][port] == "output":
                     continue
                 for bit in (b for b in bits if isinstance(b, int)):
                     for kind, (levels, _) in self.arrival.get(bit, {}).items():

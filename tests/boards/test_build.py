@@ -102,7 +102,8 @@ def test_without_vendor_tools_there_is_a_folder_for_them(arty, tools) -> None:
 
 
 def test_vivado_is_used_when_it_is_there(arty, tools) -> None:
-    tools("vivado", "printf 'WNS(ns) TNS(ns)\\n------- -------\\n 1.250 0.000\\n' > top_timing.rpt\necho bits > top.bit")
+    told = "WNS(ns) TNS(ns)\\n------- -------\\n 1.250 0.000\\n"
+    tools("vivado", f"printf '{told}' > top_timing.rpt; echo bits > top.bit")
     assert arty.bitstream().read_text() == "bits\n"
     assert "-source top.tcl" in tools.calls.read_text()
     assert arty.facts["timing"]["fmax_mhz"] == pytest.approx(1e3 / 8.75, abs=0.01)
