@@ -38,7 +38,7 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --editable '.[test,boards]'
 	@touch $(VENV)/installed $@
 
 lock:
@@ -53,3 +53,17 @@ lock:
 
 clean:
 	rm -rf $(VENV) $(OUT)
+
+# Longer checks than those of "make test"; docs/verification.md says what each does and what it found.
+.PHONY: verify-cocotb verify-mutations verify-networks
+
+verify-cocotb: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/cocotb tests/link/test_cocotb.py
+
+verify-mutations: $(VENV)/installed-test
+	$(BIN)/python -m tests.mutations
+
+# All networks, rules and sizes of the array; hours. A part: python -m tests.verify_networks --help
+verify-networks: $(VENV)/installed-test
+	$(BIN)/python -m tests.verify_networks
+	$(BIN)/python -m tests.verify_networks resnet8 vww-sparse83 --config sim64x1 sim64x2 sim8 sim1 --frames 2
