@@ -26,8 +26,6 @@ class Build:
         see ``boards.top.SerialDesign``.
     folder
         where its files go.
-    model
-        the compiled network that ``design`` has in its memories, for the report.
     progress
         called with what is being done now.
     """
@@ -35,7 +33,6 @@ class Build:
     board: Board
     design: wiring.Component
     folder: Path
-    model: Path | None = None
     progress: Progress = lambda what: None
     facts: dict = field(default_factory=dict, init=False)
 
@@ -47,7 +44,7 @@ class Build:
             (self.folder / name).write_text(text)
         netlist = synthesise((self.folder / f"{TOP}.il").read_text(), self.board.family, self.folder, TOP,
                              progress=self.progress)
-        self.facts = report.describe(self.board, netlist, self.model)
+        self.facts = report.describe(self.board, netlist)
         report.write(self.facts, self.folder)
         report.check_fit(self.board, self.facts["resources"]["used"])
         return self.facts

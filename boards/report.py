@@ -18,13 +18,13 @@ ESTIMATED = "estimated: synthesised by Yosys, before placement"
 ROUTED = "placed and routed"
 
 
-def describe(board: Board, netlist: Netlist, model: Path | None) -> dict[str, object]:
+def describe(board: Board, netlist: Netlist) -> dict[str, object]:
     """The report of a synthesised board. Every group of numbers says in ``kind`` where it comes from."""
     return {
         "board": board.name, "variant": board.variant, "part": board.part, "git": git_hash(),
         "tools": versions(), "clock_mhz": board.clock_hz / 1e6, "baud": board.baud,
         "config": json.loads(board.config.canonical), "config_hash": board.config.hash,
-        "link": board.link.as_dict(), "model": None if model is None else model.name,
+        "link": board.link.as_dict(),
         "resources": {"kind": ESTIMATED, "used": netlist.used(), "available": dict(board.available),
                       "memories": netlist.memories(), "cells": dict(sorted(netlist.types.items()))},
         "logic": {"kind": ESTIMATED, "deepest": {k: asdict(p) for k, p in netlist.deepest().items()}},

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boards import report
-from boards.board import MODULES, Board, get_board
+from boards.board import MODULES, get_board
 from boards.flow import Build, program
 from host.errors import UserError
+from hw.accelerator import Accelerator
 
 FOLDER = Path("build")
 
@@ -21,8 +22,6 @@ def parser() -> argparse.ArgumentParser:
         "Build the accelerator for a board. Without --verilog or --bitstream it is synthesised and counted."))
     p.add_argument("--board", required=True, metavar="NAME", help=f"one of {', '.join(MODULES)}")
     p.add_argument("--variant", metavar="NAME", help="variant of the board (default: its first one)")
-    p.add_argument("--model", type=Path, metavar="FILE",
-                   help="a compiled network (.rrm) to put into the bitstream")
     what = p.add_mutually_exclusive_group()
     what.add_argument("--estimate", action="store_true", help="synthesise and count (the default)")
     what.add_argument("--verilog", action="store_true", help="also write Verilog for the vendor's tools")
@@ -35,18 +34,10 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def accelerator(board: Board, model: Path | None):
-    """The board's accelerator, with the memories of a compiled network in it if one is given."""
-    from hw.accelerator import Accelerator
-
-    return Accelerator(board.config, board.link)
-
-
 def build(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for. Raises UserError."""
     board = get_board(arguments.board, arguments.variant)
-    work = Build(board, accelerator(board, arguments.model), arguments.out / board.label, arguments.model,
-                 say)
+    work = Build(board, Accelerator(board.config, board.link), arguments.out / board.label, say)
     facts = work.estimate()
     print(report.table(facts))
     if arguments.verilog:
