@@ -3,13 +3,16 @@ barrier, every tensor, every count, of every frame."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from host.compiler import compile_graph
 from host.simulator import RingSimulator
 from host.simulator.compare import first_mismatch
+from host.simulator.frames import FrameRunner
 from hw.config import PRESETS
 from tests.random_graphs import Limits, random_clip, random_graph
 
@@ -30,3 +33,47 @@ def test_ring_is_the_golden_model(config, threshold, mode, seed):
     graph = graph.with_parts(accumulator_bits=CONFIGS[config].accumulator_bits)
     program = compile_graph(graph, CONFIGS[config])
     assert first_mismatch(simulator(config), program, random_clip(graph, seed, 4), threshold, mode, (0, 2)) is None
+
+
+def test_a_seeded_fault_is_found():
+    """The comparison itself: one weight changed in the image is found in the first frame that uses it."""
+    graph = random_graph(2, Limits(edges=("conv",), nodes=("relu",), layers=1, p_codebook=0, p_direct=0,
+                                   weight_density=1.0))
+    program = compile_graph(graph, CONFIGS["sim1"])
+    space = next(iter(program.images))
+    broken = [image.copy() for image in program.images[space]]
+    broken[0][0, 0] ^= 1
+    broken = replace(program, images={**program.images, space: broken})
+    clip = list(random_clip(graph, 2, 3))
+    assert first_mismatch(simulator("sim1"), program, clip) is None
+    found = first_mismatch(simulator("sim1"), broken, clip)
+    assert found is not None
+    assert found.name in graph.projections
+    assert "expected" in str(found)
+
+
+def test_clearing_shows_only_where_there_are_no_idle_slots():
+    """From memories that are 0 anyway, a refresh with clears against one without. A single PE has hardly any idle
+    slots, so some of each clear shows here, but never more than its words, and not all of them."""
+    graph = random_graph(4, Limits(edges=("conv",), nodes=("relu",), layers=5, channels=6, size=8, p_window=0,
+                                   p_subset=0, p_direct=0))
+    program = compile_graph(graph, CONFIGS["sim1"])
+    without = replace(program, steps=tuple(replace(s, fields=s.fields | {"clears": 0}) for s in program.steps))
+    codes = next(random_clip(graph, 4, 1))
+    cycles = []
+    for p in (program, without):
+        fresh = RingSimulator(CONFIGS["sim1"])
+        FrameRunner(fresh, p).frame(codes)
+        cycles.append(fresh.counters(p)["cycles"])
+        fresh.close()
+    shown = cycles[0] - cycles[1]
+    words = np.zeros(len(program.steps), int)
+    for name, place in program.places.items():
+        if place.projection:
+            fed = min(i for i, s in enumerate(program.steps)
+                      for e in s.edges if graph.edges[e].target == name)
+            words[fed - 1] += place.words
+    assert words[0] <= shown[0] <= words[0] + 8, "nothing hides the first clear"
+    assert (0 <= shown).all()
+    assert (shown <= words + 8).all()
+    assert shown[1:].sum() < 0.75 * words[1:].sum()
