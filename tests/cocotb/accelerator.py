@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import cocotb
 from cocotb.task import bridge, resume
+
 from host.compiler import Program, compile_graph
 from tests.cocotb.bench import Bench, Sink, Source
 from tests.cocotb.designs import ACCELERATOR, LIMITS, LINK
 from tests.link.test_accelerator import play
 from tests.random_graphs import random_graph
+
+SHARED = {"Receiver.o", "Executor.i", "Writer.i", "FrameDecoder.i", "Transmitter.i"}
+"""Streams inside the link that do not keep the rules, harmlessly: one payload is offered to all who may read it (and
+what nobody reads is dropped with its packet), and the transmitter is offered bytes before it asks for any."""
 
 
 def program(seed: int) -> Program:
@@ -52,8 +57,8 @@ async def frames(dut, seed, threshold, mode, stall):
     bench = Bench(dut)
     await bench.reset()
     line = Line(bench, stall)
-    await bridge(play)(program(seed), line, seed, threshold, mode)
+    await bridge(play)(program(seed), line, seed, threshold, mode, 4)
     count = len(line.sink.got)
     await bench.cycles(200)
     assert len(line.sink.got) == count, "bytes that nobody asked for"
-    assert bench.broken == []
+    assert set(bench.broken) <= SHARED
