@@ -89,12 +89,15 @@ class FrameCycles:
         cycles.
     broadcast_stalls
         cycles in which a full queue held the broadcast.
+    broadcasts
+        deltas, or vectors of them, that are broadcast.
     words
         weight words walked, all PEs together. ``words / (pes * steps)`` is the load balance.
     """
 
     steps: np.ndarray
     broadcast_stalls: np.ndarray
+    broadcasts: np.ndarray
     words: np.ndarray
 
     @property
@@ -122,7 +125,14 @@ class CycleModel:
         work = [[plan.work(c) for plan in self._plans] for c in changes]
         _solve([w for frame in work for w in frame])
         return [FrameCycles(*(np.array([getattr(w, name) for w in frame], np.int64)
-                              for name in ("cycles", "stalls", "words"))) for frame in work]
+                              for name in ("cycles", "stalls", "count", "words"))) for frame in work]
+
+    def best_balance(self, changes: Changes) -> np.ndarray:
+        """Load balance of every step, float[steps], that only the weights limit: mean / largest number of words
+        that a PE walks (0 where there are none)."""
+        words = [plan.work(changes).columns @ plan.all_words for plan in self._plans]
+        most = [(work.columns @ plan.table).max() for plan in self._plans for work in (plan.work(changes),)]
+        return np.array(words) / self.program.config.pes / np.maximum(1, most)
 
 
 class _Tables:

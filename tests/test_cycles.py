@@ -74,7 +74,8 @@ def predicted(run: Run, **config) -> dict[str, np.ndarray]:
     program = replace(run.program, config=run.program.config.with_(**config))
     frames = CycleModel(program).frames(run.changes)
     return {"cycles": np.stack([f.steps for f in frames]),
-            "broadcast_stalls": np.stack([f.broadcast_stalls for f in frames])}
+            "broadcast_stalls": np.stack([f.broadcast_stalls for f in frames]),
+            "broadcasts": np.stack([f.broadcasts for f in frames])}
 
 
 def wrong_steps(runs: list[Run], **config) -> list[tuple]:
@@ -97,6 +98,12 @@ def test_random_graphs_in_all(config):
     for r in random_runs(config):
         counted = r.counters["cycles"].sum()
         assert abs(predicted(r)["cycles"].sum() - counted) <= 0.03 * counted
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_broadcasts_are_those_of_the_rtl(config):
+    for r in random_runs(config):
+        assert (predicted(r)["broadcasts"] == r.counters["broadcasts"]).all()
 
 
 @pytest.mark.parametrize("config", CONFIGS)
