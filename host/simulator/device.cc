@@ -19,15 +19,33 @@ struct Device {
     FILE *file = nullptr;
 #endif
 
-    void sample(bool clock) {
+    // One clock cycle; afterwards the outputs show what the rising edge saw. They are combinational, so one
+    // evaluation does: the rising edge again, without a falling one in between. Waveforms show both halves.
+    void cycle() {
 #ifdef TRACE
-        if (!waves)
-            return;
+        if (waves) {
+            top.p_clk.set<bool>(false);
+            top.step();
+            sample(0);
+        }
+#endif
+        top.prev_p_clk.set<bool>(false);
+        top.p_clk.set<bool>(true);
+        top.step();
+#ifdef TRACE
+        if (waves)
+            sample(1);
+#endif
+        cycles++;
+    }
+
+#ifdef TRACE
+    void sample(int clock) {
         waves->sample(2 * cycles + clock);
         fwrite(waves->buffer.data(), 1, waves->buffer.size(), file);
         waves->buffer.clear();
-#endif
     }
+#endif
 };
 
 }  // namespace
@@ -52,9 +70,7 @@ int64_t device_run(void *handle, const uint8_t *data, int64_t count, int64_t *ta
         if (sent < count)
             top.p_i____payload.set<uint8_t>(data[sent]);
         top.p_o____ready.set<bool>(true);
-        top.p_clk.set<bool>(false);
-        top.step();
-        device.sample(false);
+        device.cycle();
         if (sent < count && top.p_i____ready.get<bool>()) {
             sent++;
             silent = 0;
@@ -63,10 +79,6 @@ int64_t device_run(void *handle, const uint8_t *data, int64_t count, int64_t *ta
             answer[received++] = top.p_o____payload.get<uint8_t>();
             silent = 0;
         }
-        top.p_clk.set<bool>(true);
-        top.step();
-        device.sample(true);
-        device.cycles++;
     }
     *taken = sent;
     return received;
