@@ -218,15 +218,16 @@ def test_doctor_says_what_each_thing_enables(capsys, monkeypatch, tmp_path):
     assert main(["doctor"]) == 0
     rows = {cells[2].strip(): cells for cells in
             (line.split("│") for line in capsys.readouterr().out.splitlines()) if len(cells) == 6}
-    for name in ("Python", "C++ compiler", "Yosys", "Verilator", "openFPGALoader", "serial ports"):
+    for name in ("Python", "Amaranth", "C++ compiler", "Yosys", "Verilator", "openFPGALoader", "serial ports"):
         assert rows[name][4].strip()
     assert rows["C++ compiler"][1].strip() == "no"
     assert rows["Python"][1].strip() == "yes"
+    assert all("infer on the RTL" in rows[name][4] for name in ("Amaranth", "C++ compiler", "Yosys", "cache folder"))
     assert str(tmp_path / "cache") in rows["cache folder"][3]
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["--help"], ["infer", "--help"], ["inspect", "-h"], ["compile", "-h"], ["doctor", "-h"],
+    [], ["--help"], ["infer", "--help"], ["inspect", "-h"], ["compile", "-h"], ["verify", "-h"], ["doctor", "-h"],
     ["--version"], ["--show-completion", "bash"]])
 def test_help_needs_no_network(arguments):
     done = run(*arguments)

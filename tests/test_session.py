@@ -10,6 +10,7 @@ import pytest
 
 from host.devices import BACKENDS, ModelDevice, open_device
 from host.errors import UserError
+from host.link_device import RtlDevice
 from host.network import Network, NetworkInput
 from host.quantiser import accumulator_width, refresh_interval
 from host.rrm_file import Model, load, save
@@ -178,6 +179,7 @@ def test_a_device_of_ones_own():
 def test_every_backend_opens():
     assert list(BACKENDS) == ["rtl", "model"]
     assert isinstance(open_device("model"), ModelDevice)
+    assert isinstance(open_device("rtl:sim8"), RtlDevice)
 
 
 # ------------------------------------------------------------------------------------- from files to outputs

@@ -255,7 +255,10 @@ class _Run:
             print(f"  refresh       {_count(self.session.refresh_every, 'frame')} after the last at most, "
                   "or an accumulator could wrap")
         for i, (board, shortage) in enumerate(boards_for(graph).items()):
-            print(f"  {'' if i else 'boards':13} {board}: " + (f"does not fit: {shortage}" if shortage else "fits"))
+            short = shortage.split("; ")
+            more = f"; and {len(short) - 3} more" if len(short) > 3 else ""
+            print(f"  {'' if i else 'boards':13} {board}: "
+                  + (f"does not fit: {'; '.join(short[:3])}{more}" if shortage else "fits"))
 
 
 def _traceable(device: Device, path: Path) -> None:
