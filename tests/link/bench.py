@@ -19,6 +19,8 @@ CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, projection_words=64, weight_
                            channel_words=8, step_words=8, edge_words=8, clear_words=8)
 LINK = LinkConfig(buffer_bytes=128, mirror_bytes=64, input_channels=8, timeout=40)
 PERIOD = 1e-6
+PATIENCE = 20_000
+"""Cycles after which a stream that takes nothing is stuck."""
 SILENCE = None
 """In a script: wait until the device gives up on what it has of a packet."""
 
@@ -43,9 +45,12 @@ async def put(ctx, port, payload, pause: int) -> None:
         await ctx.tick().repeat(pause)
     ctx.set(port.payload, payload)
     ctx.set(port.valid, 1)
-    ready = False
-    while not ready:
+    for _ in range(PATIENCE):
         *_, ready = await ctx.tick().sample(port.ready)
+        if ready:
+            break
+    else:
+        raise AssertionError(f"nothing was taken for {PATIENCE} cycles")
     ctx.set(port.valid, 0)
 
 

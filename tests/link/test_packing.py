@@ -131,3 +131,13 @@ def test_quiet_elements_only_move_the_mirror():
     assert bytes(bench.answers) == answers
     assert bench.ring.effects == ring.effects
     assert [e[1] for e in ring.effects if e[0] == "frame"] == [(0, 0, 0, 0), (0, 1, 0, 0)]
+
+
+def test_deltas_below_the_threshold_become_zero():
+    """At 2, 3 and 4 either side of a threshold of 3; the mirror moves all the same."""
+    part = {"elements": 6, "begin": 1, "end": 1, "wait": 1}
+    frames = [bytes([9] * 6), bytes([7, 6, 5, 11, 12, 13]), bytes([9] * 6)]
+    script = [*start(), request(Command.FRAME, 2, frames[0], **part | {"quiet": 1, "wait": 0})]
+    script += [request(Command.RUN, 3 + i, f, count=1, frame=part | {"threshold": 3}) for i, f in enumerate(frames[1:])]
+    words = [e[1] for e in Bench(script).simulate().ring.effects if e[0] == "frame"]
+    assert words == [(0, -3, -4, 0), (3, 4, 0, 0), (0, 3, 4, 0), (-3, -4, 0, 0)]
