@@ -18,7 +18,7 @@ BOARDS = (
     Board(
         variant="35", part="XC7A35T", platform_path="amaranth_boards.arty_a7:ArtyA7_35Platform",
         available={"LUT": 20800, "FF": 41600, "BRAM": 100, "DSP": 90}, programmer="arty_a7_35t",
-        part_options=("xc7a35tcsg324-1",),
+        part_options=("xc7a35tcsg324-1",), lut_rams=("columns",),
         config=AcceleratorConfig(pes=8, lanes=4, sweep=4, fifo_depth=64, kinds=("dense8",), max_size=128,
                                  projection_words=1024, snapshot_words=4608, weight_words=1536, column_words=192,
                                  tap_words=512, axis_words=256, node_words=64, channel_words=64),
@@ -27,7 +27,7 @@ BOARDS = (
     Board(
         variant="100", part="XC7A100T", platform_path="amaranth_boards.arty_a7:ArtyA7_100Platform",
         available={"LUT": 63400, "FF": 126800, "BRAM": 270, "DSP": 240}, programmer="arty_a7_100t",
-        part_options=("xc7a100tcsg324-1",),
+        part_options=("xc7a100tcsg324-1",), lut_rams=("columns", "taps"),
         config=AcceleratorConfig(pes=16, lanes=4, sweep=16, fifo_depth=64, kinds=("dense8",),
                                  projection_words=1346, snapshot_words=4613, weight_words=1724, column_words=192,
                                  tap_words=128, axis_words=192, node_words=64, channel_words=64),

@@ -41,6 +41,8 @@ class Board:
         openFPGALoader's name of the board.
     config, link
         the accelerator.
+    lut_rams
+        names of memories that go into LUTs although they would fill part of a block RAM.
     part_options
         what names the part to the open place and route tool: options of nextpnr-ecp5, or for xc7 the part
         with package and speed grade.
@@ -63,6 +65,7 @@ class Board:
     config: AcceleratorConfig
     link: LinkConfig
     part_options: tuple[str, ...]
+    lut_rams: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -43,7 +43,7 @@ class Build:
         for name, text in prepare(self.board, self.design).items():
             (self.folder / name).write_text(text)
         netlist = synthesise((self.folder / f"{TOP}.il").read_text(), self.board.family, self.folder, TOP,
-                             progress=self.progress)
+                             lut_rams=self.board.lut_rams, progress=self.progress)
         self.facts = report.describe(self.board, netlist)
         report.write(self.facts, self.folder)
         report.check_fit(self.board, self.facts["resources"]["used"])
