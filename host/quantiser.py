@@ -20,7 +20,7 @@ import numpy as np
 from host.calibration import Calibration, TensorStatistics
 from host.errors import UserError
 from host.network import Network
-from sim.graph import MULTIPLIER_BITS, Code, Edge, Graph, Node, Operand, Output, Projection, Tensor
+from sim.graph import MULTIPLIER_BITS, Code, Edge, Graph, Node, Output, Projection, Tensor
 from sim.linear import scatter
 
 Weights = Literal["auto", "int8", "codebook16", "codebook256"]
@@ -202,7 +202,8 @@ def _by_row(per_row: np.ndarray, e: Edge) -> np.ndarray:
 
 def _by_column(code: Code, e: Edge) -> np.ndarray:
     """Real value of one code of each column's channel: [K, 1, 1, 1]."""
-    return code.scales(int(e.channels[-1]) + 1 if code.gain is None else len(code.gain))[e.channels][:, None, None, None]
+    channels = int(e.channels[-1]) + 1 if code.gain is None else len(code.gain)
+    return code.scales(channels)[e.channels][:, None, None, None]
 
 
 def _row_max(edges: tuple[Edge, ...], values: list[np.ndarray], rows: int) -> np.ndarray:

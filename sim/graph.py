@@ -25,8 +25,8 @@ QuantizeLinear/DequantizeLinear form arrives with ``Tensor.code`` and ``Projecti
 
 Integer semantics
 -----------------
-*Codes.* ``real = scale * gain[channel] * code``; ``code = q - zero_point``, so padding and absence are code 0. Codes are
-9-bit signed and those of one tensor lie in ``lo..hi``, at most 256 values (the input tensor may use
+*Codes.* ``real = scale * gain[channel] * code``; ``code = q - zero_point``, so padding and absence are code
+0. Codes are 9-bit signed and those of one tensor lie in ``lo..hi``, at most 256 values (the input tensor may use
 different 256-value ranges in different channels), so a delta is 9-bit signed as well.
 
 *Linear edge.* Source element (channel ``channels[k]``, y, x) with delta (or value) d adds
