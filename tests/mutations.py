@@ -69,7 +69,7 @@ FAULTS = (
     Fault("every clear is done in every frame", "hw/sequencer.py", "eq(entry.always | self.refresh)", "eq(1)",
           f"{SCATTER}sequencer_runs_steps_clears_ahead_and_waits"),
     Fault("halves rounded up", "hw/requant.py", "(guard & (delay(m, sticky, 1) | floor[0]))", "guard",
-          f"{NONLINEAR}requantise_is_the_integer_semantics"),
+          "tests/hw/test_rounding.py::test_halves_go_to_the_even_neighbour"),
     Fault("floor in place of rounding", "hw/requant.py", "floor + (guard & (delay(m, sticky, 1) | floor[0]))", "floor",
           f"{NONLINEAR}requantise_is_the_integer_semantics"),
     Fault("the max-pool counts what lies outside", "hw/maxpool.py", "Mux(self.i_flags.outside, lowest, self.i[lane])",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-
 from cocotb.triggers import Timer
+
 from tests.hw.bench import STALLS, stalls
 
 SHY = (*STALLS, "shy")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import cocotb
 import numpy as np
 from amaranth.hdl import signed
 from amaranth.lib.data import ArrayLayout
 
-import cocotb
 from hw.layouts import Kind, Space
 from hw.link.packets import ANSWER, HEADER, REQUEST, Status, packet
 from hw.link.packets import pack as pack_fields
@@ -38,7 +38,7 @@ def well_behaved(bench: Bench) -> None:
 
 
 @cocotb.test()
-@cocotb.parametrize(block=["queue1", "queue2", "queue5"], i_stall=STALLS, o_stall=SHY)
+@cocotb.parametrize(block=["queue1", "queue2", "queue5", "deep1", "deep9"], i_stall=STALLS, o_stall=SHY)
 async def queue(dut, block, i_stall, o_stall):
     bench = await fresh(dut)
     values = np.random.default_rng(len(i_stall)).integers(0, 256, COUNT).tolist()
@@ -46,7 +46,7 @@ async def queue(dut, block, i_stall, o_stall):
     bench.agents = [source, sink]
     await bench.until(lambda: len(sink.got) >= COUNT, 3000)
     assert sink.got == values
-    if i_stall == o_stall == "none":
+    if i_stall == o_stall == "none" and block != "deep1":
         assert (np.diff(sink.cycles) == 1).all(), "one in and one out per cycle"
     well_behaved(bench)
 

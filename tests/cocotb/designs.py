@@ -14,7 +14,7 @@ from hw.link.receiver import Receiver
 from hw.link.transmitter import Transmitter
 from hw.lnzd import LeadingNonZero
 from hw.maxpool import MaxPool
-from hw.queue import Queue
+from hw.queue import DeepQueue, Queue
 from hw.requant import Requantise
 from tests.cocotb.monitors import Rude
 from tests.hw.test_pe_blocks import SMALL, Pe
@@ -89,7 +89,8 @@ class Blocks(wiring.Component):
     def __init__(self) -> None:
         self.blocks = {
             "queue1": Queue(unsigned(8), depth=1), "queue2": Queue(unsigned(8), depth=2),
-            "queue5": Queue(unsigned(8), depth=5), "lnzd": LeadingNonZero(width=5, tag=unsigned(6)),
+            "queue5": Queue(unsigned(8), depth=5), "deep1": DeepQueue(unsigned(8), depth=1),
+            "deep9": DeepQueue(unsigned(8), depth=9), "lnzd": LeadingNonZero(width=5, tag=unsigned(6)),
             "bus": ExpandToBus(), "pe": AlonePe(), "requant": Requantise(BLOCK_CONFIG),
             "maxpool": MaxPool(BLOCK_CONFIG), "delta": DeltaUnit(BLOCK_CONFIG),
             "receiver": Checked(Receiver(BLOCK_LINK), "receiver"),
