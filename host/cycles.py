@@ -8,9 +8,9 @@ the first cycle in which the sweep may read::
     PE p       start[b]  = max(t[b] + 2, end[b-1]);  end[b] = start[b] + words of b in p + stolen slots
     room       t[b]     >= start of the entry that came ``queue_depth`` entries before b into the same queue
 
-and the step is over when the last of sweep, walks and clears is, plus the barrier. All of it is exact but for the
-stolen slots: a PE's share of the sweep's reads is spread evenly over the sweep, and counted from the 64th word on
-(before that the PEs are idle anyway).
+and the step is over when the last of sweep, walks and clears is, plus the barrier. The deltas of a frame are taken to
+come without a gap. All of it is exact but for two averages: the slots that the sweep takes from a PE are spread evenly
+over the sweep, and gaps in the stream of broadcasts stay as they are while a full queue holds it.
 
 The recurrences are solved for ``queue_depth`` broadcasts at a time (their room depends on earlier ones alone), for all
 PEs that differ and all steps at once, so a frame costs milliseconds per million MACs.
@@ -290,14 +290,11 @@ class _Work:
         self.columns = np.zeros(len(plan.table), np.int64)
 
     def fill(self, mask: np.ndarray) -> None:
+        """``mask`` bool[C, H, W] of what is fed."""
         plan, feeds, sweep = self.plan, self.plan.feeds, self.plan.sweep
         # Words that are not all 0 enter the FIFO, whether or not an edge wants them.
-        groups = -(-len(mask) // sweep)
-        some = np.zeros((groups, mask[0].size), bool)
-        for group in range(groups):
-            some[group] = mask[group * sweep:(group + 1) * sweep].reshape(-1, mask[0].size).any(axis=0)
+        some = np.stack([mask[c:c + sweep].reshape(-1, mask[0].size).any(axis=0) for c in range(0, len(mask), sweep)])
         some = some.T.reshape(-1)
-        number = np.cumsum(some) - 1
         begin = np.flatnonzero(some) * float(plan.reads) if self.from_sweep else np.arange(some.sum(), dtype=float)
         self.beats = max(1, len(begin))
         # The expansion takes a cycle per word and edge, wanted or not.
@@ -305,24 +302,30 @@ class _Work:
         ready += np.maximum.accumulate(begin - ready)
         if len(begin):
             self.expanded = ready[-1] + len(feeds) + EXPAND - 1 if feeds else begin[-1] + 1
-        if not feeds:
-            return
+        if feeds:
+            column, word, edge = self._broadcasts(mask)
+            self.count, self.column = len(column), column
+            self.columns = np.bincount(column, minlength=len(plan.table))
+            if self.count:
+                self._arrange(word, edge, np.cumsum(some) - 1, begin, ready)
+
+    def _broadcasts(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(row of the table, sweep word, edge) of every broadcast in order: word, edge, channel."""
+        feeds = self.plan.feeds
         parts = [f.broadcasts(mask) for f in feeds]
-        column = np.concatenate([c + first for (c, _), first in zip(parts, plan.first_column[:-1], strict=True)])
+        column = np.concatenate([c + first for (c, _), first in zip(parts, self.plan.first_column[:-1], strict=True)])
         word = np.concatenate([w for _, w in parts])
         edge = np.repeat(np.arange(len(feeds)), [len(w) for _, w in parts])
-        if len(feeds) > 1:
-            order = np.argsort(word * len(feeds) + edge, kind="stable")
-            column, word, edge = column[order], word[order], edge[order]
-        self.count, self.column = len(column), column
-        self.columns = np.bincount(column, minlength=len(plan.table))
-        if not self.count:
-            return
-        slot = number[word] * len(feeds) + edge
-        new_item = np.ones(self.count, bool)
-        new_item[1:] = slot[1:] != slot[:-1]
-        new_word = np.ones(self.count, bool)
-        new_word[1:] = word[1:] != word[:-1]
+        order = np.argsort(word * len(feeds) + edge, kind="stable") if len(feeds) > 1 else slice(None)
+        return column[order], word[order], edge[order]
+
+    def _arrange(self, word: np.ndarray, edge: np.ndarray, number: np.ndarray, begin: np.ndarray,
+                 ready: np.ndarray) -> None:
+        """``number``: of each sweep word among those in the FIFO; for these ``begin`` and ``ready``: when they begin,
+        and when the expansion has come to them."""
+        plan, edges = self.plan, len(self.plan.feeds)
+        slot = number[word] * edges + edge
+        new_item, new_word = (np.concatenate([[True], a[1:] != a[:-1]]) for a in (slot, word))
         self.word = np.cumsum(new_word) - 1
         starts = np.flatnonzero(new_item)
         beats = np.diff(np.append(starts, self.count))
@@ -332,8 +335,8 @@ class _Work:
         self.begin = begin[number[word]]
         self.arrive = edge + float(self.way + TO_QUEUE)
         self.arrive[0] += ready[number[word[0]]] - self.begin[0]
-        self.expanded = begin[-1] + len(feeds) + EXPAND - 1
-        self.tail = self.beats * len(feeds) - 1 - slot[-1] - (self.count - 1 - starts[-1])
+        self.expanded = begin[-1] + edges + EXPAND - 1
+        self.tail = self.beats * edges - 1 - slot[-1] - (self.count - 1 - starts[-1])
         last = self.begin[np.flatnonzero(new_word)]
         self.gap_begin = np.concatenate([[0.0], last[:-1] + plan.reads])[self.word]
         depth = plan.config.fifo_depth
