@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
+import models
 from host.configs import Named
 from host.errors import UserError
 from host.link_device import RtlDevice
-from host.session import Session
+from host.session import Session, open_model, quantised
+from host.video import open_source, sample_frames
 from hw.config import PRESETS
 from hw.link.packets import LinkConfig
 from tests.random_graphs import Limits, random_graph
@@ -60,3 +64,19 @@ def test_rtl_is_the_model(seed, threshold, mode):
             assert stats.detail.dropped == {n: t.dropped for n, t in work.detail.tensors.items()}
             assert stats.cycles == sum(s.cycles for s in stats.detail.steps) > 0
     assert read >= 6 * len(graph.tensors)
+
+
+@pytest.mark.parametrize("threshold", [0, 2])
+def test_the_bundled_network_on_its_clip(threshold):
+    clip = str(models.default_clip())
+    model = quantised(open_model(models.default_network()), sample_frames(clip, 4))
+    with (Session(model, RtlDevice("sim8"), threshold=threshold) as ours,
+          Session(model, threshold=threshold) as golden, open_source(clip) as frames):
+        for frame in islice(frames, 3):
+            outputs, stats = ours.infer(frame)
+            expected, work = golden.infer(frame)
+            for name, value in expected.items():
+                np.testing.assert_array_equal(outputs[name], value)
+            for name in (*model.network.graph.tensors, *model.network.graph.projections):
+                np.testing.assert_array_equal(ours.tap(name), golden.tap(name))
+            assert (stats.deltas, stats.macs) == (work.deltas, work.macs)
