@@ -108,12 +108,14 @@ def test_broadcasts_are_those_of_the_rtl(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_broadcast_stalls(config):
-    """Cycles in which a full queue holds the broadcast: most to the cycle, all within a tenth (gaps between the
-    broadcasts that a stall closes or leaves open)."""
+    """Cycles in which a full queue holds the broadcast: right in all, and to the percent in most networks (where
+    several edges leave gaps between the broadcasts, a stall may close them)."""
     name = "broadcast_stalls"
-    pairs = [(int(predicted(r)[name].sum()), int(r.counters[name].sum())) for r in random_runs(config)]
-    assert sum(c > 500 for _, c in pairs) >= 5
-    assert [(p, c) for p, c in pairs if abs(p - c) > max(0.1 * c, SLACK)] == []
+    pairs = np.array([(predicted(r)[name].sum(), r.counters[name].sum()) for r in random_runs(config)])
+    model, counted = pairs[pairs[:, 1] > 500].T
+    assert len(counted) >= 5
+    assert abs(model.sum() - counted.sum()) <= 0.05 * counted.sum()
+    assert (np.abs(model - counted) <= 0.01 * counted).mean() >= 0.5
 
 
 @pytest.mark.parametrize("name,change", [("BARRIER", 20), ("TO_DELTA", 20), ("AFTER_WALK", 20), ("TO_QUEUE", 20)])
