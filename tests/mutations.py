@@ -87,7 +87,7 @@ FAULTS = (
           'm.next = "SHOW"\n                    with m.If(~check.match):',
           'm.next = "SHOW"\n                    with m.If(0):', f"{LINK}every_single_bit_error"),
     Fault("the barrier forgets the PEs", "hw/ring.py", ", *(pe.busy for pe in pes)]", "]",
-          "tests/hw/test_ring.py::test_ring_is_the_golden_model[5-0-hold-sim1]"),
+          "tests/hw/test_barrier.py::test_a_step_waits_for_the_queues_of_the_last"),
     Fault("groups of PEs swept in reverse order", "hw/ring.py", "for g in range(config.groups))",
           "for g in reversed(range(config.groups)))", WHOLE),
     Fault("the mirror's address lags behind", "hw/link/frames.py", "Mux(step, at + 1, at)", "at", WHOLE),
