@@ -120,9 +120,9 @@ def _cycle_model(model: Model) -> tuple[CycleModel | None, str]:
 
 
 def _model(argument: str, progress: DeviceProgress) -> Device:
-    if argument:
-        raise UserError(f"backend 'model' takes no argument, but it was given '{argument}'")
-    return ModelDevice(predict=True)
+    if argument not in ("", "cycles"):
+        raise UserError(f"backend 'model' is followed by nothing or by :cycles, not by ':{argument}'")
+    return ModelDevice(predict=bool(argument))
 
 
 def _rtl(argument: str, progress: DeviceProgress) -> Device:

@@ -68,9 +68,12 @@ def test_thresholds_reach_the_device(mode):
 
 def test_stats_are_sums_over_the_network():
     graph = random_graph(2)
-    session = Session(model_of(graph))
+    session, plain = Session(model_of(graph), "model:cycles"), Session(model_of(graph))
     for array in arrays(graph, 2, 3):
         _, stats = session.infer_array(array)
+        assert stats.cycles > 0
+        assert plain.infer_array(array)[1].as_dict() == {
+            name: value for name, value in stats.as_dict().items() if name != "cycles"}
         tensors, edges = stats.detail.tensors.values(), stats.detail.edges
         assert stats.as_dict() == {
             "frame": stats.frame, "refresh": stats.refresh,
@@ -138,7 +141,7 @@ def test_an_unknown_tensor_lists_similar_names(tiny_onnx, tiny_frames):
     ({"threshold": {"t11": 2}}, "no tensor 't11'; similar names: t1"),
     ({"mode": "keep"}, "mode of tensor t0 is 'keep'"),
     ({"device": "board"}, "there is no backend 'board'; the backends are rtl, model"),
-    ({"device": "model:1"}, "backend 'model' takes no argument"),
+    ({"device": "model:1"}, "backend 'model' is followed by nothing or by :cycles"),
 ])
 def test_wrong_options(options, message):
     with pytest.raises(UserError, match=message):

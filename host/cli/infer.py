@@ -36,7 +36,8 @@ def infer(
         backend: Annotated[str, typer.Option(
             metavar="NAME", rich_help_panel=o.NETWORK,
             help="What runs it: rtl is the accelerator in compiled simulation (rtl:NAME: that of a board or preset), "
-                 "model the exact integer model in NumPy, with the same results.")] = "rtl",
+                 "model the exact integer model in NumPy, with the same results (model:cycles: and predicted "
+                 "cycles).")] = "rtl",
         calibrate: o.CalibrateOption = None,
         weights: o.WeightsOption = "auto",
         frames: Annotated[int | None, typer.Option(
