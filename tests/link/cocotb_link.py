@@ -25,8 +25,8 @@ async def session(dut, stalls, seed, line):
     rng = random.Random(seed)
     packets = valid(rng, 40)
     script = packets if line == "good" else [item for p in packets for item in mutate(rng, p)]
-    answers, ring = bytearray(), RingModel(CONFIG)
-    device = DeviceModel(CONFIG, LINK, ring, answers.extend)
+    answers, expected = bytearray(), RingModel(CONFIG)
+    device = DeviceModel(CONFIG, LINK, expected, answers.extend)
     device.mirror[:] = KEPT["mirror"]
     for item in script:
         device.silence() if item is SILENCE else device.feed(item)
@@ -58,7 +58,7 @@ async def session(dut, stalls, seed, line):
             task.result()
         task.cancel()
     assert bytes(bench.answers) == answers
-    assert bench.ring.effects == ring.effects
+    assert bench.ring.effects == expected.effects
 
 
 async def monitor(context: Context, port, reset: Pin | None = None) -> None:
