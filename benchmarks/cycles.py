@@ -43,7 +43,7 @@ def load(stem: str, frames: int, calibration: int = 16) -> tuple[Network, list[n
     """A network of ../shared/models in integers, and codes of the clip's first frames."""
     network, sidecar = import_onnx(SHARED / "models" / f"{stem}.onnx"), preset(stem)
     arrays = (sidecar.input.apply(f, network.input) for f in sample_frames(CLIP, calibration))
-    code = pixel_code(np.array(sidecar.input.mean), np.array(sidecar.input.scale))
+    code = pixel_code(sidecar.input.mean, sidecar.input.scale)
     network = quantise(network, calibrate(network, arrays), input_code=code)
     code = network.graph.tensors[network.graph.input].code
     return network, [network.input.to_codes(sidecar.input.apply(f, network.input), code)

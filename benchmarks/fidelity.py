@@ -115,7 +115,7 @@ def measure(stem: str) -> list[str]:
             rows.append(f"| {stem} | {name} | top-1 agreement {top:.1%} | differences in codes: {shares} | |")
         return rows
     quantised = quantise(network, calibrate(network, calibration),
-                         input_code=pixel_code(np.array(preprocess.mean), np.array(preprocess.scale)))
+                         input_code=pixel_code(preprocess.mean, preprocess.scale))
     ours, theirs = run_ours(quantised, test), run_onnx_int8(path, network, calibration, test)
     width = max(accumulator_width(quantised.graph).values())
     return [f"| {stem} | {name} | {sqnr([e[name] for e in exact], [o[name] for o in ours]):.1f} | "

@@ -12,6 +12,7 @@ observed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -37,7 +38,7 @@ SCALE_FACTORS = np.linspace(0.7, 1.0, 13)
 """Candidate fractions of a weight row's extreme for the scale with the least weighted square error."""
 
 
-def pixel_code(mean: np.ndarray, scale: np.ndarray) -> Code:
+def pixel_code(mean: Sequence[float], scale: Sequence[float]) -> Code:
     """Code of an input tensor that holds ``(pixel - mean[c]) * scale[c]`` for pixels 0..255.
 
     With one scale and whole-numbered means every pixel value is one code, exactly; else the nearest of 255.

@@ -86,7 +86,7 @@ def quantised(model: Model, frames: Iterable[np.ndarray] = (), weights: Weights 
     calibration = code = None
     if needs_calibration(model):
         calibration = calibrate(network, (pre.apply(f, network.input) for f in frames), progress)
-        code = None if network.input.stored else pixel_code(np.array(pre.mean), np.array(pre.scale))
+        code = None if network.input.stored else pixel_code(pre.mean, pre.scale)
     network = quantise(network, calibration, weights=weights, input_code=code)
     used = {"weights": weights, "calibration_frames": calibration.frames if calibration else 0}
     return replace(model, network=network, meta={**model.meta, **used})

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from host.calibration import calibrate
+from host import session
 from host.network import Network
-from host.onnx_import import import_onnx
-from host.quantiser import pixel_code, quantise
-from host.sidecar import Sidecar, preset
+from host.session import open_model
+from host.sidecar import Sidecar
 from host.video import open_source, sample_frames
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -51,12 +50,10 @@ def clip_for(stem: str) -> Path:
 @cache
 def quantised(stem: str) -> tuple[Network, Sidecar]:
     """The network in integers, calibrated on a few frames of its clip, and its preset."""
-    network, sidecar = import_onnx(model_path(stem)), preset(stem)
-    if stem in QDQ:
-        return quantise(network), sidecar
-    arrays = (sidecar.input.apply(f, network.input) for f in sample_frames(clip_for(stem), CALIBRATION_FRAMES))
-    code = pixel_code(np.array(sidecar.input.mean), np.array(sidecar.input.scale))
-    return quantise(network, calibrate(network, arrays), input_code=code), sidecar
+    model = open_model(model_path(stem), preset=stem)
+    frames = sample_frames(clip_for(stem), CALIBRATION_FRAMES) if session.needs_calibration(model) else ()
+    model = session.quantised(model, frames)
+    return model.network, model.sidecar
 
 
 def onnx_arrays(stem: str, count: int, noise: float = 0.0, skip: int = 30) -> list[np.ndarray]:
