@@ -1,0 +1,88 @@
+"""Charts of what a network's frames cost, as PNG files (matplotlib)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from host.output import AtomicFile
+
+BLUE, GREEN, RED, GREY = "#1f5fa8", "#3a9a5b", "#c0392b", "#9a9a9a"
+"""RRM, frame by frame, events, what is only for comparison: as on the frames that ``host.draw`` makes."""
+DPI = 120
+LONGEST_NAME = 30
+
+
+def layer_chart(path: str | Path, layers: Sequence[str], density: ArrayLike, cycles: ArrayLike,
+                frame_by_frame: ArrayLike, *, activations: ArrayLike | None = None, title: str = "") -> None:
+    """Per layer: density, cycles, and speed-up against frame by frame.
+
+    layers
+        names, in the order in which they run; one row each, first on top.
+    density
+        share 0..1 of the layer's MACs that was done (0 or nan where it has none); mean over the frames shown.
+    cycles, frame_by_frame
+        mean cycles of the layer per frame: computing only what changed, and computing each frame from scratch on the
+        same engine. The first frame of a run, a refresh, gives the latter when nothing better is known.
+    activations
+        the density that frame by frame has, where it is known: share of MACs whose activation is not zero.
+
+    Raises UserError when ``path`` cannot be written.
+    """
+    density, cycles, scratch = (np.asarray(a, float) for a in (density, cycles, frame_by_frame))
+    y = np.arange(len(layers))
+    figure = Figure(figsize=(12, 1.6 + 0.24 * max(len(layers), 4)), dpi=DPI, layout="constrained")
+    left, middle, right = figure.subplots(1, 3, sharey=True)
+    left.barh(y, 100 * np.nan_to_num(density), color=BLUE, label="RRM: changed and sent")
+    if activations is not None:
+        left.plot(100 * np.asarray(activations, float), y, "|", color=GREEN, markersize=9, markeredgewidth=2,
+                  label="frame by frame: not zero")
+    left.set(xlabel="density, % of the layer's MACs", xlim=(0, 100), yticks=y)
+    left.set_yticklabels([_short(name) for name in layers], fontsize=7)
+    left.invert_yaxis()
+    middle.barh(y - 0.2, scratch, 0.4, color=GREEN, label="frame by frame")
+    middle.barh(y + 0.2, cycles, 0.4, color=BLUE, label="RRM")
+    middle.set(xlabel="cycles a frame")
+    gain = np.divide(scratch, cycles, out=np.ones_like(cycles), where=cycles > 0)
+    right.barh(y, gain, color=BLUE)
+    total = scratch.sum() / cycles.sum() if cycles.sum() else 1.0
+    right.axvline(1, color=GREY, linewidth=1)
+    right.axvline(total, color=RED, linewidth=1, linestyle="--", label=f"whole network {total:.2f}")
+    right.set(xlabel="speed-up against frame by frame")
+    for axes in (left, middle, right):
+        _plain(axes, "x")
+    figure.legend(*_entries(left, middle, right), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    _save(figure, path, title)
+
+
+def _entries(*of: Axes) -> tuple[list, list[str]]:
+    """Legend entries of several axes, one each by name."""
+    handles, labels = zip(*(a.get_legend_handles_labels() for a in of), strict=True)
+    return list(chain(*handles)), list(chain(*labels))
+
+
+def _plain(axes: Axes, grid: str = "both") -> None:
+    axes.grid(axis=grid, color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _short(name: str) -> str:
+    half = LONGEST_NAME // 2 - 1
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}..{name[-half:]}"
+
+
+def _save(figure: Figure, path: str | Path, title: str) -> None:
+    """Write the figure whole or not at all."""
+    if title:
+        figure.suptitle(title, fontsize=11)
+    with AtomicFile(path) as out:
+        figure.savefig(out.file, format="png")
+        out.commit()
