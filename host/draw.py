@@ -14,7 +14,8 @@ GREEN: Colour = (60, 220, 90)
 BLUE: Colour = (70, 150, 255)
 """RRM inference."""
 WHITE: Colour = (255, 255, 255)
-_DARK: Colour = (16, 16, 20)
+DARK: Colour = (16, 16, 20)
+"""Bars behind text, and gaps."""
 
 
 def to_image(frame: np.ndarray) -> Image.Image:
@@ -69,11 +70,21 @@ def caption(image: Image.Image, text: str, colour: Colour = GREEN) -> None:
     line, pad = _line_height(font), stroke(image.size) + 2
     rows = text.splitlines()[: max(1, height // (2 * line))]
     top = height - line * len(rows) - 2 * pad
-    draw.rectangle((0, top, width, height), fill=_DARK)
+    draw.rectangle((0, top, width, height), fill=DARK)
     for i, row in enumerate(rows):
         draw.text(
             (2 * pad, top + pad + i * line), _shorten(row, font, width - 4 * pad), font=font, fill=colour
         )
+
+
+def titled(image: Image.Image, title: str, colour: Colour = WHITE) -> Image.Image:
+    """A picture under a title bar."""
+    font = _font(font_size(image.size))
+    bar = _line_height(font) + 4
+    sheet = Image.new("RGB", (image.width, image.height + bar), DARK)
+    ImageDraw.Draw(sheet).text((4, 2), _shorten(title, font, image.width - 8), font=font, fill=colour)
+    sheet.paste(image, (0, bar))
+    return sheet
 
 
 def side_by_side(
@@ -85,14 +96,17 @@ def side_by_side(
     """Two pictures of the same size beside each other, each under a title bar of its colour."""
     if left.size != right.size:
         raise ValueError(f"the two pictures differ in size: {left.size} and {right.size}")
-    width, height = left.size
-    font, gap = _font(font_size(left.size)), 2 * stroke(left.size)
-    bar = _line_height(font) + 4
-    sheet = Image.new("RGB", (2 * width + gap, height + bar), _DARK)
-    draw = ImageDraw.Draw(sheet)
-    for x, picture, title, colour in zip((0, width + gap), (left, right), titles, colours, strict=True):
-        draw.text((x + 4, 2), _shorten(title, font, width - 8), font=font, fill=colour)
-        sheet.paste(picture, (x, bar))
+    tiles = [titled(*each) for each in zip((left, right), titles, colours, strict=True)]
+    return grid(tiles, 2, 2 * stroke(left.size))
+
+
+def grid(tiles: Sequence[Image.Image], columns: int, gap: int) -> Image.Image:
+    """Pictures of the same size, row by row, ``gap`` pixels apart."""
+    width, height = tiles[0].size
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), DARK)
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, (i % columns * (width + gap), i // columns * (height + gap)))
     return sheet
 
 
@@ -105,7 +119,7 @@ def _tag(
     x = min(max(corner[0], 0), max(size[0] - width, 0))
     y = corner[1] - height if corner[1] >= height else corner[1]
     draw.rectangle((x, y, x + width, y + height), fill=colour)
-    draw.text((x + 2, y), text, font=font, fill=_DARK)
+    draw.text((x + 2, y), text, font=font, fill=DARK)
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:

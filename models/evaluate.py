@@ -29,9 +29,9 @@ from host.heads.keypoints import find_corners, heat_map
 from host.session import Session
 from models import default_clip, default_network
 from models.export import needs_of, record
-from models.raster import project, rotation, warp
+from models.raster import project, warp
 from models.scene import frames as scene_frames
-from models.shapes import Camera, picture
+from models.shapes import Camera, picture, random_view
 
 NEAR = 3.0
 """A detection is right, or repeated, within so many pixels."""
@@ -184,17 +184,6 @@ def repeatability(detect: Detector, pictures: Iterable[np.ndarray], seed: int, t
         near = distance <= NEAR
         shares.append((near.any(axis=1).sum() + near.any(axis=0).sum()) / (len(there) + len(second)))
     return float(np.mean(shares))
-
-
-def random_view(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A moderate homography about the middle: up to 20 degrees, 20% of size, some tilt and shift."""
-    width, height = size
-    middle, back, bend = np.eye(3), np.eye(3), np.eye(3)
-    middle[:2, 2] = -np.array([width, height]) / 2
-    back[:2, 2] = np.array([width, height]) / 2 + rng.uniform(-0.06, 0.06, 2) * width
-    bend[:2, :2] = rotation(np.radians(rng.uniform(-20, 20))) * rng.uniform(0.85, 1.2)
-    bend[2, :2] = rng.uniform(-0.15, 0.15, 2) / width
-    return back @ bend @ middle
 
 
 def _noisy(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:

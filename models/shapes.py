@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from models.raster import blur, contains, ellipse, fill, project, rotation, value_noise
+from models.raster import blur, contains, ellipse, fill, project, rotation, value_noise, warp
 
 TURN = np.radians(28)
 MERGE = 3.0
 CONTRAST = 5.0
 """Least visible corner: root of the structure tensor's smaller eigenvalue, grey codes per pixel over 5x5."""
+FAINT = 3.0
+"""The same for textures, where corners count by how well they repeat."""
 
 
 class Canvas:
@@ -260,28 +262,100 @@ def picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray
 
 
 def texture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """One clean picture of curved patches, grain or stripes, as ``picture``.
+    """One clean picture of curved patches, grain or stripes, in most of them with shapes and specks on it, and
+    its corners float64[N, 3]: x, y, share.
 
-    Nothing in it has a vertex; its corners are by definition the places where the smaller eigenvalue of the
-    structure tensor is largest within 4 pixels (Shi and Tomasi, 1994), and rules 3 and 4 hold.
+    Most of it has no vertex. Besides the vertices that there are (share 1), its corners are by definition the places
+    where the smaller eigenvalue of the structure tensor is largest within 4 pixels and FAINT**2 or more (Shi and
+    Tomasi, 1994), as good as they repeat (:func:`repeats`).
     """
-    width, height = size
-    image = np.zeros((height, width), np.float32)
-    cell, stretch = np.exp(rng.uniform(np.log(6), np.log(40))), np.exp(rng.uniform(-1.2, 1.2))
+    canvas = Canvas(_cloth(rng, *size))
+    if rng.random() < 0.6:
+        for _ in range(rng.integers(1, 3)):
+            _KINDS[rng.integers(len(_KINDS) - 2)](rng, canvas)
+    if rng.random() < 0.25:
+        _specks(rng, canvas)
+    canvas.image = np.clip(canvas.image, 0, 255)
+    response = smaller_eigenvalue(canvas.image)
+    tops = peaks(np.where(response < FAINT**2, 0, response), 4)
+    vertices = canvas.visible_corners()
+    if len(vertices):
+        tops = tops[np.linalg.norm(tops[:, None] - vertices[None], axis=2).min(axis=1) > 4]
+    return canvas.image, np.concatenate([with_share(vertices), with_share(tops, repeats(rng, canvas.image, tops))])
+
+
+def _cloth(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Grain, patches or stripes in any direction, float32[height, width] in 0..255."""
+    reach = int(np.hypot(width, height)) + 4
+    image = np.zeros((reach, reach), np.float32)
+    cell, stretch = np.exp(rng.uniform(np.log(6), np.log(40))), np.exp(rng.uniform(0, 2.5))
     for octave in range(3):
         size_here = max(2.0, cell / 2**octave)
-        noise = value_noise(rng, max(2, round(height * stretch)), width, size_here)
-        rows = np.minimum((np.arange(height) * stretch).astype(int), len(noise) - 1)
+        noise = value_noise(rng, max(2, round(reach / stretch)), reach, size_here)
+        rows = np.minimum((np.arange(reach) / stretch).astype(int), len(noise) - 1)
         image += blur(noise[rows], size_here / 8) * rng.uniform(0.2, 1) / 2**octave
-    if rng.random() < 0.7:  # patches with sharp outlines
+    if rng.random() < 0.6:  # patches with sharp outlines
         levels = rng.integers(2, 5)
         step, part = np.divmod(image * levels, 1)
         image = step + np.clip((part - 0.5) * 20, -0.5, 0.5)
+    turn = np.eye(3)
+    turn[:2, :2] = rotation(rng.uniform(-np.pi, np.pi))
+    turn[2, :2] = rng.uniform(-0.3, 0.3, 2) / reach
+    middle = np.eye(3)
+    middle[:2, 2] = -reach / 2
+    image = warp(image, np.linalg.inv(middle) @ turn @ middle, float(image.mean()))
+    x, y = (reach - width) // 2, (reach - height) // 2
+    image = image[y:y + height, x:x + width]
     image = (image - image.mean()) / max(float(np.abs(image - image.mean()).max()), 1e-6)
-    canvas = Canvas(np.clip(rng.uniform(90, 165) + rng.uniform(30, 110) * blur(image, 0.5), 0, 255))
-    response = smaller_eigenvalue(canvas.image)
-    canvas.corners = peaks(np.where(response < CONTRAST**2, 0, response), 4)
-    return canvas.image, canvas.visible_corners()
+    return np.clip(rng.uniform(60, 195) + rng.uniform(15, 110) * blur(image, 0.5), 0, 255)
+
+
+def _specks(rng: np.random.Generator, canvas: Canvas) -> None:
+    """Dots of one to three pixels."""
+    height, width = canvas.image.shape
+    for _ in range(rng.integers(5, 40)):
+        side = np.full(2, rng.uniform(1.0, 2.5))
+        canvas.paint([(_quad(rng.uniform(0, 1, 2) * [width, height], side, rng.uniform(0, np.pi)),
+                       rng.uniform(5, 250))])
+
+
+def with_share(corners: np.ndarray, share: np.ndarray | float = 1.0) -> np.ndarray:
+    """Corners [N, 2] with how much of a corner each one is, float64[N, 3]."""
+    return np.column_stack([corners, np.broadcast_to(share, len(corners))])
+
+
+def repeats(rng: np.random.Generator, image: np.ndarray, corners: np.ndarray, views: int = 6) -> np.ndarray:
+    """How well corners [N, 2] repeat, float64[N] in 0..1: the share of ``views`` through random homographies and
+    noise in which one of the strongest peaks of the structure tensor lies within 2 pixels.
+
+    The homographic adaptation of SuperPoint (section 5), with Shi and Tomasi's response for the detector.
+    "Strongest" are as many as 300 in 320x240 pixels. A corner that no view shows counts as repeated.
+    """
+    height, width = image.shape
+    seen, found = np.zeros(len(corners)), np.zeros(len(corners))
+    for _ in range(views):
+        view = random_view(rng, (width, height))
+        shot = warp(image, view, float(image.mean())) + rng.normal(0, 4, image.shape).astype(np.float32)
+        response = smaller_eigenvalue(shot)
+        tops = peaks(response, 4)
+        x, y = np.rint(tops).astype(int).T
+        tops = tops[np.argsort(-response[y, x], kind="stable")[:round(width * height / 256)]]
+        there = project(view, corners)
+        shown = ((there >= 2) & (there <= [width - 3, height - 3])).all(axis=1)
+        seen += shown
+        found += shown & (np.linalg.norm(there[:, None] - tops[None], axis=2).min(axis=1) <= 2)
+    return np.where(seen > 0, found / np.maximum(seen, 1), 1.0)
+
+
+def random_view(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A moderate homography about the middle: up to 20 degrees, 20% of size, some tilt and shift."""
+    width, height = size
+    middle, back, bend = np.eye(3), np.eye(3), np.eye(3)
+    middle[:2, 2] = -np.array([width, height]) / 2
+    back[:2, 2] = np.array([width, height]) / 2 + rng.uniform(-0.06, 0.06, 2) * width
+    bend[:2, :2] = rotation(np.radians(rng.uniform(-20, 20))) * rng.uniform(0.85, 1.2)
+    bend[2, :2] = rng.uniform(-0.15, 0.15, 2) / width
+    return back @ bend @ middle
 
 
 def peaks(response: np.ndarray, radius: int) -> np.ndarray:
@@ -349,7 +423,7 @@ def main() -> None:
             tile = Image.fromarray(seen.astype(np.uint8)).convert("RGB")
             tile = tile.resize((size[0] * zoom, size[1] * zoom), Image.Resampling.NEAREST)
             draw = ImageDraw.Draw(tile)
-            for x, y in (corners + 0.5) * zoom:
+            for x, y in (corners[:, :2] + 0.5) * zoom:
                 draw.ellipse([x - 4, y - 4, x + 4, y + 4], outline=(255, 60, 0))
             row.append(np.asarray(tile))
         rows.append(np.hstack(row))

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from models.export import Layer, record, save_network
 from models.plans import PLANS, Plan
-from models.shapes import Camera, picture, texture
+from models.shapes import Camera, picture, texture, with_share
 
 CELL = 8
 
@@ -77,17 +77,17 @@ def log_heat(logits: torch.Tensor) -> torch.Tensor:
 
 
 def targets(corners: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Cell distributions float32[B, 65, h, w]: each corner spread over the four pixels around it."""
+    """Cell distributions float32[B, 65, h, w] of ``corners`` [N, 3]: each share spread over the four pixels around."""
     width, height = size
     heat = np.zeros((len(corners), height + 1, width + 1), np.float32)
     index = np.repeat(np.arange(len(corners)), [len(c) for c in corners])
-    x, y = np.concatenate(corners).reshape(-1, 2).T
+    x, y, share = np.concatenate(corners).T
     inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
-    index, x, y = index[inside], x[inside], y[inside]
+    index, x, y, share = index[inside], x[inside], y[inside], share[inside]
     ix, iy = x.astype(int), y.astype(int)
     for dx in (0, 1):
         for dy in (0, 1):
-            part = np.abs(1 - dx - (x - ix)) * np.abs(1 - dy - (y - iy))
+            part = share * np.abs(1 - dx - (x - ix)) * np.abs(1 - dy - (y - iy))
             np.add.at(heat, (index, iy + dy, ix + dx), part)
     cells = heat[:, :height, :width].reshape(-1, height // CELL, CELL, width // CELL, CELL)
     cells = cells.transpose(0, 2, 4, 1, 3).reshape(-1, CELL * CELL, height // CELL, width // CELL)
@@ -113,10 +113,15 @@ class Feed:
     def __init__(self, plan: Plan, pool: int, textures: float, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.size = plan.size
-        drawn = [(texture if self.rng.random() < textures else picture)(self.rng, plan.size)
-                 for _ in range(pool)]
-        self.images = np.stack([np.rint(image).astype(np.uint8) for image, _ in drawn])
-        self.corners = [corners for _, corners in drawn]
+        self.images, self.corners = np.zeros((pool, *plan.size[::-1]), np.uint8), []
+        for image in self.images:
+            if self.rng.random() < textures:
+                drawn, corners = texture(self.rng, plan.size)
+            else:
+                drawn, corners = picture(self.rng, plan.size)
+                corners = with_share(corners)
+            image[:] = np.rint(drawn)
+            self.corners.append(corners)
 
     def batch(self, count: int, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(pictures [count + pairs, 1, H, W], targets); the last ``pairs`` are second shots of the first.
@@ -128,16 +133,16 @@ class Feed:
         for k, pick in enumerate(rng.integers(0, len(self.images), count)):
             image, places = self.images[pick].astype(np.float32), self.corners[pick]
             if rng.random() < 0.5:
-                image, places = image[:, ::-1], places * [-1, 1] + [limit[0], 0]
+                image, places = image[:, ::-1], places * [-1, 1, 1] + [limit[0], 0, 0]
             if rng.random() < 0.5:
-                image, places = image[::-1], places * [1, -1] + [0, limit[1]]
+                image, places = image[::-1], places * [1, -1, 1] + [0, limit[1], 0]
             camera = Camera.draw(rng, self.size)
             shots.append(camera.shoot(rng, image))
             corners.append(places)
             if k < pairs:
                 by = rng.uniform(-1.5, 1.5, 2) if k % 2 else np.zeros(2)
                 second.append(camera.shoot(rng, shifted(image, by) if k % 2 else image))
-                second_corners.append(places + by)
+                second_corners.append(places + [*by, 0])
         pictures = (np.stack(shots + second)[:, None] - np.float32(128)) / np.float32(128)
         return torch.from_numpy(pictures), torch.from_numpy(targets(corners + second_corners, self.size))
 
@@ -158,41 +163,87 @@ def pair_terms(net: Corners, log_p: torch.Tensor, hidden: list[torch.Tensor], co
     return still, change / len(hidden)
 
 
-def train(plan: Plan, options: argparse.Namespace) -> tuple[Corners, dict]:
-    """The trained network and what is worth recording of the run."""
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    started = time.process_time()
-    feed = Feed(plan, options.pool, options.textures, options.seed)
-    drawn = time.process_time() - started
-    net = Corners(plan)
-    optimiser = torch.optim.Adam(net.parameters(), lr=options.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=options.steps,
-                                                   pct_start=0.05, final_div_factor=100)
-    seen = []
-    for step in range(options.steps):
-        net.quantise = step >= options.steps * 0.75
-        pictures, target = feed.batch(options.batch, options.pairs)
+SETTLE = 0.4
+"""Last share of the steps, in which the rate falls."""
+QUANTISED = 0.25
+"""Last share of the steps that is quantisation aware."""
+WARM_UP = 500
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The learning rate's factor: up over WARM_UP steps, level, down to a hundredth over the last SETTLE of them.
+
+    Until it falls it does not depend on ``steps``, so how long to train can be decided on the way.
+    """
+    left = min(1.0, (steps - step) / (SETTLE * steps))
+    return min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * left)
+
+
+class Run:
+    """A training that can be stored and taken up again: network, optimiser and random state."""
+
+    def __init__(self, plan: Plan, options: argparse.Namespace) -> None:
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(options.seed)
+        self.options, self.step, self.steps = options, 0, options.steps
+        self.feed = Feed(plan, options.pool, options.textures, options.seed)
+        self.net = Corners(plan)
+        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=options.rate)
+        self.seen: list[tuple[float, float, float]] = []
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        torch.save({"step": self.step, "net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(),
+                    "random": self.feed.rng.bit_generator.state}, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of the same command."""
+        stored = torch.load(path, weights_only=True)
+        self.step = stored["step"]
+        self.net.load_state_dict(stored["net"])
+        self.optimiser.load_state_dict(stored["optimiser"])
+        self.feed.rng.bit_generator.state = stored["random"]
+
+    def one_step(self) -> None:
+        """A batch, its loss, a step of the optimiser."""
+        options, net = self.options, self.net
+        net.quantise = self.step >= self.steps * (1 - QUANTISED)
+        pictures, target = self.feed.batch(options.batch, options.pairs)
         logits, hidden = net(pictures)
         log_p = log_heat(logits)
         entropy = cross_entropy(log_p, target)
         still, change = pair_terms(net, log_p, hidden, options.batch, options.pairs)
         loss = entropy + options.still * still + options.sparse * change
-        optimiser.zero_grad(set_to_none=True)
+        for group in self.optimiser.param_groups:
+            group["lr"] = options.rate * rate_at(self.step, self.steps)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        seen.append((entropy.item(), still.item(), change.item()))
-        if (step + 1) % 250 == 0:
-            mean = np.mean(seen[-250:], axis=0)
-            print(f"step {step + 1}: entropy {mean[0]:.4f} still {mean[1]:.4f} change {mean[2]:.2f} codes, "
-                  f"{time.process_time() - started:.0f} s", flush=True)
-    mean = np.mean(seen[-500:], axis=0)
-    return net, {"steps": options.steps, "batch": options.batch + options.pairs, "pool": options.pool,
-                 "seed": options.seed, "threads": options.threads, "torch": torch.__version__,
-                 "cpu_seconds": round(time.process_time() - started), "cpu_seconds_drawing": round(drawn),
-                 "cross_entropy": round(float(mean[0]), 4), "pair_change_codes": round(float(mean[2]), 2)}
+        self.optimiser.step()
+        self.step += 1
+        self.seen.append((entropy.item(), still.item(), change.item()))
+
+
+def train(plan: Plan, options: argparse.Namespace) -> tuple[Corners, dict]:
+    """The trained network and what is worth recording of the run."""
+    started = time.process_time()
+    run = Run(plan, options)
+    drawn = time.process_time() - started
+    if options.checkpoint and options.checkpoint.exists():
+        run.resume(options.checkpoint)
+    while run.step < run.steps:
+        run.one_step()
+        if run.step % 250 == 0:
+            mean = np.mean(run.seen[-250:], axis=0)
+            print(f"step {run.step} of {run.steps}: entropy {mean[0]:.4f} still {mean[1]:.4f} "
+                  f"change {mean[2]:.2f} codes, {time.process_time() - started:.0f} s", flush=True)
+        if options.checkpoint and run.step % 1000 == 0:
+            run.save(options.checkpoint)
+    mean = np.mean(run.seen[-500:], axis=0)
+    return run.net, {"batch": options.batch + options.pairs, "torch": torch.__version__,
+                     "cpu_seconds": round(time.process_time() - started), "cpu_seconds_drawing": round(drawn),
+                     "cross_entropy": round(float(mean[0]), 4), "pair_change_codes": round(float(mean[2]), 2)}
 
 
 def layers_of(net: Corners) -> list[Layer]:
@@ -211,6 +262,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__.splitlines()[0])
     parser.add_argument("plan", nargs="?", choices=PLANS, default="35t")
     parser.add_argument("--out", type=Path, help="ONNX file to write (default: the bundled one of this plan)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE",
+                        help="written every 1000 steps, and taken up again when it is there; --steps may then be "
+                             "another number as long as the rate has not begun to fall")
     parser.add_argument("--steps", type=int, default=30000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=8, help="how many of the batch get a second shot")
@@ -222,14 +276,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    if options.steps < 100:
-        parser.error("--steps must be at least 100: the rate rises and falls over them")
+    if options.steps < 2 * WARM_UP:
+        parser.error(f"--steps must be at least {2 * WARM_UP}: the rate rises and falls over them")
     plan = PLANS[options.plan]
     net, run = train(plan, options)
     out = options.out or Path(__file__).parent / "corners" / f"corners_{options.plan}.onnx"
     save_network(out, layers_of(net), plan.size)
     command = f"python -m models.train {options.plan} " + " ".join(
-        f"--{name} {value}" for name, value in vars(options).items() if name not in ("plan", "out"))
+        f"--{name} {value}" for name, value in vars(options).items() if name not in ("plan", "out", "checkpoint"))
     record(out.parent, out.stem, training={"command": command, "plan": asdict(plan), **run})
 
 

@@ -16,6 +16,7 @@ import av
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from host.cli import main
 from host.errors import UserError
@@ -110,7 +111,7 @@ def test_compile_then_infer_gives_the_same_results(here, capsys, tiny_onnx, tiny
 
 def test_videos_show_every_frame(here, tiny_onnx, tiny_clip):
     assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--frames", "5", "--out", "a.mp4",
-                 "--compare", "c.mp4"]) == 0
+                 "--compare", "c.mp4", "--sheet", "s.png"]) == 0
     shown, pair = read_video(here / "a.mp4"), read_video(here / "c.mp4")
     assert len(shown) == len(pair) == 5
     assert shown[0].shape == (64, 96, 3)
@@ -120,6 +121,8 @@ def test_videos_show_every_frame(here, tiny_onnx, tiny_clip):
     assert len(difference) > 20, "the two halves are drawn in the same colour"
     assert (difference[:, 1] > difference[:, 2]).all(), "green is not on the left, blue not on the right"
     assert np.abs(shown[2].astype(int) - right).mean() < 6, "the right half is not the annotated video"
+    with Image.open("s.png") as sheet:
+        assert sheet.width > 4 * 400
 
 
 def test_noise_is_seeded_and_makes_deltas(here, tiny_onnx, tiny_clip):
@@ -365,7 +368,7 @@ def start(here: Path, network: Path, clip: Path) -> subprocess.Popen:
     """A run of 1600 frames that writes every kind of result; returns when some frames are done."""
     process = subprocess.Popen(
         command(*INFER, clip, "--model", network, "--fps", "1000", "--json", "f.jsonl",
-                "--save-outputs", "o.npz", "--out", "a.mp4", "--compare", "c.mp4"),
+                "--save-outputs", "o.npz", "--out", "a.mp4", "--compare", "c.mp4", "--sheet", "s.png"),
         cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # the tests may run in background
     deadline = time.monotonic() + 90
@@ -382,7 +385,7 @@ def test_ctrl_c_keeps_the_finished_frames(here, tiny_onnx, tiny_clip):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err == ""
-    assert sorted(p.name for p in here.iterdir()) == ["a.mp4", "c.mp4", "f.jsonl", "o.npz"]
+    assert sorted(p.name for p in here.iterdir()) == ["a.mp4", "c.mp4", "f.jsonl", "o.npz", "s.png"]
     lines = read_lines(here / "f.jsonl")
     assert 0 < len(lines) < 1600
     assert f"{len(lines)} frames (stopped by Ctrl-C)" in out
@@ -410,6 +413,6 @@ def test_an_error_in_the_middle_leaves_nothing(here, monkeypatch, capsys, tiny_o
 
     monkeypatch.setattr(Session, "infer", breaks)
     assert main([*INFER, str(tiny_clip), "--model", str(tiny_onnx), "--json", "f.jsonl",
-                 "--save-outputs", "o.npz", "--out", "a.mp4"]) == 2
+                 "--save-outputs", "o.npz", "--out", "a.mp4", "--sheet", "s.png"]) == 2
     assert capsys.readouterr().err == "rrm-fpga: the device is gone\n"
     assert os.listdir(here) == []

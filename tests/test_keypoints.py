@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from host import draw
+from host.cli import main
 from host.errors import UserError
 from host.heads import head_for
 from host.heads.keypoints import Keypoint, Keypoints, Trails, find_corners, heat_map
 from host.preprocess import Placement
+from models.raster import blur, fill
 
 SAME = Placement((128, 96), (128, 96), (1.0, 1.0), (0.0, 0.0))
 
@@ -147,3 +153,52 @@ def test_no_trails_and_no_points():
         image = draw.to_array(head.draw(draw.to_image(blank), [Keypoint(x, 50, 0.9)]))
     assert not image[50, 42].any()
     assert not draw.to_array(head.draw(draw.to_image(blank), [])).any()
+
+
+SHIFT = (4, 3)
+"""Pixels of the frame by which the board below moves from frame to frame: 1.6 and 1.2 of the network's picture."""
+
+
+@pytest.fixture(scope="module")
+def moving_board(tmp_path_factory) -> Path:
+    """An image folder of 4 frames, 320x240: a checkerboard that moves by SHIFT, seen with a little noise."""
+    folder, rng = tmp_path_factory.mktemp("board"), np.random.default_rng(1)
+    for i in range(4):
+        image = np.full((240, 320), 128, np.float32)
+        for row, column in np.ndindex(4, 6):
+            corner = np.array([column, row]) * 36 + np.array([40, 35]) + i * np.array(SHIFT)
+            square = np.array([[0.0, 0], [36, 0], [36, 36], [0, 36]]) + corner
+            fill(image, square, 215.0 if (row + column) % 2 else 45.0)
+        image = blur(image, 0.7) + rng.normal(0, 1, image.shape)
+        Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def detected(clip: Path, backend: str, out: Path, *options: str) -> list[list[dict]]:
+    """The detections that ``--json`` lists, frame by frame."""
+    assert main(["infer", str(clip), "--backend", backend, "--json", str(out), *options]) == 0
+    return [json.loads(line)["detections"] for line in out.read_text().splitlines()]
+
+
+def test_keypoints_follow_a_known_shift(tmp_path, moving_board):
+    """Every frame's corners lie where those of the first one were, moved: within a pixel of the network's picture,
+    and half of one in the mean."""
+    first, *later = ([(k["x"], k["y"]) for k in frame] for frame in detected(moving_board, "model", tmp_path / "f"))
+    assert len(first) >= 20
+    for i, frame in enumerate(later, start=1):
+        moved = np.array(first) + i * np.array(SHIFT)
+        distance = np.linalg.norm(moved[:, None] - np.array(frame)[None], axis=2)
+        near = distance.min(axis=1) < 2.5
+        assert near.mean() > 0.85
+        way = (np.array(frame)[distance.argmin(axis=1)] - np.array(first))[near]
+        np.testing.assert_allclose(way.mean(axis=0), i * np.array(SHIFT), atol=1.25)
+
+
+@pytest.mark.parametrize("options", [(), ("--threshold", "3")])
+def test_the_rtl_lists_the_keypoints_of_the_model(tmp_path, moving_board, options):
+    """Place and score of every corner in every frame, to the last digit."""
+    ours = detected(moving_board, "rtl:sim8", tmp_path / "rtl", *options)
+    assert ours == detected(moving_board, "model", tmp_path / "model", *options)
+    assert len(ours) == 4
+    assert min(map(len, ours)) >= 20
+    assert ours[0] != ours[1]

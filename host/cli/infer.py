@@ -66,6 +66,10 @@ def infer(
         compare: Annotated[Path | None, typer.Option(
             metavar="VIDEO", rich_help_panel=_RESULTS,
             help="Frame by frame (green) beside RRM (blue); takes twice the time.")] = None,
+        sheet: Annotated[Path | None, typer.Option(
+            metavar="FILE.png", rich_help_panel=_RESULTS,
+            help="A contact sheet: a dozen frames with what the network sees, and the share of MACs of every "
+                 "frame.")] = None,
         json: Annotated[Path | None, typer.Option(
             metavar="FILE", rich_help_panel=_RESULTS,
             help="JSON Lines, one object per frame: frame, refresh, deltas, macs, macs_dense, density, "
@@ -112,7 +116,7 @@ def infer(
 
     if tap and save_outputs is None:
         raise UserError("--tap needs --save-outputs FILE.npz to store the tensor in")
-    paths = ResultPaths(json, save_outputs, out, compare)
+    paths = ResultPaths(json, save_outputs, out, compare, sheet)
     source = str(models.default_clip()) if source is None else source
     with ExitStack() as stack:
         clip = stack.enter_context(open_source(source, fps=fps, noise=noise, seed=seed))

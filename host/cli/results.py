@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from host import draw
+from host.contact_sheet import ContactSheet
 from host.errors import UserError
 from host.heads import Head
 from host.output import AtomicFile, FrameArrays, JsonLines, check_writable
@@ -26,6 +27,7 @@ class ResultPaths:
     arrays: Path | None = None
     video: Path | None = None
     compare: Path | None = None
+    sheet: Path | None = None
 
     def __post_init__(self) -> None:
         paths = [check_writable(p) for p in self.all()]
@@ -35,7 +37,7 @@ class ResultPaths:
 
     def all(self) -> list[Path]:
         """The paths that are wanted."""
-        return [p for p in (self.json, self.arrays, self.video, self.compare) if p is not None]
+        return [p for p in (self.json, self.arrays, self.video, self.compare, self.sheet) if p is not None]
 
 
 class Results:
@@ -54,6 +56,7 @@ class Results:
         self._arrays = self._open(FrameArrays, paths.arrays)
         self._video = self._open_video(paths.video)
         self._compare = self._open_video(paths.compare)
+        self._sheet = self._open(ContactSheet, paths.sheet)
 
     def add(self, frame: np.ndarray, outputs: Mapping[str, np.ndarray], stats: FrameStats,
             detections: Sequence, taps: Mapping[str, np.ndarray],
@@ -63,17 +66,19 @@ class Results:
             self._json.write(stats.as_dict() | {"detections": [d.as_dict() for d in detections]})
         if self._arrays:
             self._arrays.append({**outputs, **taps})
-        if self._video or self._compare:
+        if self._video or self._compare or self._sheet:
             drawn = self._drawn(frame, detections, draw.BLUE)
         if self._video:
             self._video.write(draw.to_array(drawn))
+        if self._sheet:
+            self._sheet.add(drawn, stats, len(detections))
         if self._compare:
             pair = draw.side_by_side(self._drawn(frame, dense_detections, draw.GREEN), drawn)
             self._compare.write(draw.to_array(pair))
 
     def commit(self) -> None:
         """Move everything into place."""
-        for writer in (self._json, self._arrays):
+        for writer in (self._json, self._arrays, self._sheet):
             if writer:
                 writer.commit()
         for video in (self._video, self._compare):
