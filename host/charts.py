@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from host.events import Event
 from host.output import AtomicFile
 
 BLUE, GREEN, RED, GREY = "#1f5fa8", "#3a9a5b", "#c0392b", "#9a9a9a"
 """RRM, frame by frame, events, what is only for comparison: as on the frames that ``host.draw`` makes."""
+CYCLE = (BLUE, "#e08a1e", GREEN, "#8e44ad", RED, GREY)
+"""Series without a colour of their own."""
 DPI = 120
 LONGEST_NAME = 30
 
@@ -59,6 +62,94 @@ def layer_chart(path: str | Path, layers: Sequence[str], density: ArrayLike, cyc
         _plain(axes, "x")
     figure.legend(*_entries(left, middle, right), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     _save(figure, path, title)
+
+
+def time_chart(path: str | Path, density: Mapping[str, ArrayLike], cycles: Mapping[str, ArrayLike],
+               errors: ArrayLike, events: Sequence[Event], *, title: str = "") -> None:
+    """Frame after frame: density and cycles of "frame by frame" and "RRM" by name, and the relative error of the
+    outputs.
+
+    ``density`` is 0..1; ``events`` are marked on every axis. Raises UserError when ``path`` cannot be written.
+    """
+    figure = Figure(figsize=(11, 7), dpi=DPI, layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    for axes, series, factor, label in ((top, density, 100, "density, % of MACs"),
+                                        (middle, cycles, 1, "cycles")):
+        for (name, values), colour in zip(series.items(), (GREEN, BLUE), strict=True):
+            axes.plot(factor * np.asarray(values, float), color=colour, label=name, linewidth=1.5)
+        axes.set(ylabel=label)
+        axes.set_ylim(bottom=0)
+    bottom.plot(np.asarray(errors, float), color=BLUE, linewidth=1.5)
+    bottom.set(ylabel="error of the outputs", xlabel="frame")
+    for axes in (top, middle, bottom):
+        _mark(axes, events)
+        _plain(axes)
+    figure.legend(*_entries(top), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    _save(figure, path, title)
+
+
+def tradeoff_chart(path: str | Path, sparsity: ArrayLike, speedups: Mapping[str, ArrayLike], *,
+                   title: str = "") -> None:
+    """Speed-up of every frame against the sparsity 0..1 of its deltas, by what is counted (paper, figure 5).
+
+    ``speedups``: name -> float[frames]. Raises UserError when ``path`` cannot be written.
+    """
+    figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour, marker in zip(speedups.items(), CYCLE, "osD^v", strict=False):
+        axes.plot(np.asarray(sparsity, float), np.asarray(values, float), marker, color=colour, label=name,
+                  markersize=4, alpha=0.7)
+    axes.axhline(1, color=GREY, linewidth=1)
+    axes.set(xlabel="sparsity of the deltas", ylabel="speed-up against frame by frame", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    _plain(axes)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path, title)
+
+
+def threshold_chart(path: str | Path, thresholds: Sequence[int], errors: Mapping[str, ArrayLike],
+                    speedups: Mapping[str, ArrayLike], *, title: str = "") -> None:
+    """Error of the outputs, and speed-up, against the threshold in codes (paper, figure 3 and table 3).
+
+    ``errors``, ``speedups``: mode -> float[thresholds]. Raises UserError when ``path`` cannot be written.
+    """
+    figure = Figure(figsize=(10, 4.5), dpi=DPI, layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    for axes, series, label in ((left, errors, "error of the outputs, mean"), (right, speedups, "speed-up (eq. 10)")):
+        for (name, values), colour in zip(series.items(), CYCLE, strict=False):
+            axes.plot(np.arange(len(thresholds)), np.asarray(values, float), "o-", color=colour, label=name)
+        axes.set(xlabel="threshold, codes", ylabel=label, xticks=range(len(thresholds)))
+        axes.set_xticklabels([str(t) if t < 256 else "infinite" for t in thresholds])
+        axes.set_ylim(bottom=0)
+        _plain(axes)
+    left.legend(fontsize=8, frameon=False)
+    _save(figure, path, title)
+
+
+def error_chart(path: str | Path, errors: Mapping[str, ArrayLike], events: Sequence[Event], *, title: str = "") -> None:
+    """Error of the outputs frame after frame, by rule (paper, figures 2 and 4).
+
+    ``errors``: name -> float[frames]. Raises UserError when ``path`` cannot be written.
+    """
+    figure = Figure(figsize=(9, 5), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour in zip(errors.items(), CYCLE, strict=False):
+        axes.plot(np.asarray(values, float), color=colour, label=name, linewidth=1.5)
+    _mark(axes, events)
+    axes.set(xlabel="frame", ylabel="error of the outputs")
+    axes.set_ylim(bottom=0)
+    _plain(axes)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path, title)
+
+
+def _mark(axes: Axes, events: Sequence[Event]) -> None:
+    """Scene cuts and brightness jumps as vertical lines."""
+    for event in events:
+        axes.axvline(event.frame, color=RED if event.kind == "cut" else GREY, linewidth=1, linestyle=":")
+        axes.annotate(event.kind, (event.frame, 1), xycoords=("data", "axes fraction"), fontsize=7, rotation=90,
+                      va="top", ha="right", color=RED if event.kind == "cut" else "#606060")
 
 
 def _entries(*of: Axes) -> tuple[list, list[str]]:

@@ -45,6 +45,8 @@ AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
 """Cycles after the last weight word in which a PE still counts as busy."""
 FIFO, DEEP_FIFO, LUT_FIFO = 1, 3, 64
 """Latency of the FIFO in LUT RAM, in block RAM, and up to which depth it is the former (``hw.queue.queue``)."""
+LATENCY = 60
+"""Cycles that a step takes beyond its work, about: the way through all blocks, and the barrier."""
 BARRIER = 8
 """Cycles of the sequencer per step: fetch, decode, start, four quiet ones, store."""
 CLEAR = 2
@@ -93,12 +95,18 @@ class FrameCycles:
         deltas, or vectors of them, that are broadcast.
     words
         weight words walked, all PEs together. ``words / (pes * steps)`` is the load balance.
+    walk
+        weight words of the PE that walks most; ``words / (pes * walk)`` is how well the weights are shared out.
+    sweep
+        cycles in which the sweep reads.
     """
 
     steps: np.ndarray
     broadcast_stalls: np.ndarray
     broadcasts: np.ndarray
     words: np.ndarray
+    walk: np.ndarray
+    sweep: np.ndarray
 
     @property
     def total(self) -> int:
@@ -125,14 +133,20 @@ class CycleModel:
         work = [[plan.work(c) for plan in self._plans] for c in changes]
         _solve([w for frame in work for w in frame])
         return [FrameCycles(*(np.array([getattr(w, name) for w in frame], np.int64)
-                              for name in ("cycles", "stalls", "count", "words"))) for frame in work]
+                              for name in ("cycles", "stalls", "count", "words", "walk", "sweep"))) for frame in work]
 
     def best_balance(self, changes: Changes) -> np.ndarray:
         """Load balance of every step, float[steps], that only the weights limit: mean / largest number of words
         that a PE walks (0 where there are none)."""
-        words = [plan.work(changes).columns @ plan.all_words for plan in self._plans]
-        most = [(work.columns @ plan.table).max() for plan in self._plans for work in (plan.work(changes),)]
-        return np.array(words) / self.program.config.pes / np.maximum(1, most)
+        work = [plan.work(changes) for plan in self._plans]
+        return (np.array([w.words for w in work]) / self.program.config.pes
+                / np.maximum(1, [w.walk for w in work]))
+
+    def estimate(self, changes: Changes) -> int:
+        """Cycles of a frame when nothing but the busiest part of a step counted: walk, broadcast or sweep, and
+        ``LATENCY``. Several times as fast as ``frame``, and good enough to compare two frames."""
+        work = [plan.work(changes) for plan in self._plans]
+        return sum(max(w.walk, w.count, w.sweep) + LATENCY for w in work)
 
 
 class _Tables:
@@ -253,6 +267,7 @@ class _Plan:
         if self.step.tensor is not None:
             work.fill((changes.nonzero if self.step.direct else changes.sent)[self.step.tensor])
             work.words = work.columns @ self.all_words
+            work.walk = (work.columns @ self.table).max()
         if len(always):
             # A clear uses the slots that sweep and walks leave over, so it lasts at least as long as all three.
             busy = self.stolen * self.words + work.columns @ self.table
@@ -281,7 +296,8 @@ class _Work:
 
     def __init__(self, plan: _Plan) -> None:
         self.plan, self.count, self.clear_end = plan, 0, 0
-        self.cycles = self.stalls = self.words = 0
+        self.cycles = self.stalls = self.words = self.walk = 0
+        self.sweep = plan.words * plan.reads
         self.from_sweep = plan.step.kind == StepKind.SWEEP
         # From the begin of a word to the output of the FIFO.
         self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from host.cli.analyze import analyze
 from host.cli.compile import compile_network
 from host.cli.doctor import doctor
 from host.cli.infer import infer
@@ -59,6 +60,7 @@ def _root(context: typer.Context,
 app.command()(infer)
 app.command()(inspect)
 app.command("compile")(compile_network)
+app.command()(analyze)
 app.command()(verify)
 app.command()(doctor)
 
