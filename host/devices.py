@@ -28,8 +28,9 @@ DeviceProgress = Callable[[str], None]
 class Result(Protocol):
     """What one frame gave: real outputs by name, whether it was computed from scratch, and how much work it was.
 
-    ``cycles`` are clock cycles of the accelerator, None when nobody knows. The golden model's is a
-    ``sim.golden.FrameResult``, a device's a ``host.link_device.DeviceResult``.
+    ``cycles`` are clock cycles of the accelerator, None when nobody knows; ``dropped`` are sums of squares of the
+    changes that were not sent, by tensor. The golden model's is a ``sim.golden.FrameResult``, a device's a
+    ``host.link_device.DeviceResult``.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -37,6 +38,9 @@ class Result(Protocol):
 
     @property
     def cycles(self) -> int | None: ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]: ...
 
     def total(self, field: str) -> int | None:
         """Sum of a count over the network, see ``FrameResult.total``; None for what is not counted."""
@@ -109,6 +113,7 @@ class ModelDevice:
 
 
 def _cycle_model(model: Model) -> tuple[CycleModel | None, str]:
+    from host.compiler.stored import SECTION
     from host.configs import DEFAULT, program_for
     from host.cycles import CycleModel
 
@@ -116,7 +121,7 @@ def _cycle_model(model: Model) -> tuple[CycleModel | None, str]:
         program = program_for(model)
     except UserError:
         return None, ""
-    return CycleModel(program), f"config {program.config.hash}" if model.sections else DEFAULT
+    return CycleModel(program), f"config {program.config.hash}" if SECTION in model.sections else DEFAULT
 
 
 def _model(argument: str, progress: DeviceProgress) -> Device:

@@ -23,7 +23,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from host import rrm_file
+from host import aecs, rrm_file
+from host.aecs import ErrorControl, ErrorModel
 from host.calibration import calibrate
 from host.devices import Device, Result, open_device
 from host.errors import UserError
@@ -31,8 +32,11 @@ from host.network import Network
 from host.onnx_import import import_onnx
 from host.preprocess import Placement
 from host.quantiser import Weights, pixel_code, quantise, refresh_interval
+from host.refresh import SECTION as REFRESH
+from host.refresh import Policy, Reason, RefreshRule, Schedule, with_rule
 from host.rrm_file import Model
 from host.sidecar import Sidecar, sidecar_for
+from host.thresholds import from_epsilon
 from sim.arithmetic import Mode
 
 CALIBRATION_FRAMES = 32
@@ -109,6 +113,12 @@ class FrameStats:
         clock cycles of the accelerator, from the first step to the last.
     link_sent, link_received
         bytes to the device and back for this frame: the frame, its outputs, and anything repeated.
+    reason
+        why it was computed from scratch (``host.refresh.Reason``), or None.
+    truncated, predicted_error
+        e_t and H(e_t) after this frame (``host.aecs``): what truncation lost since the last refresh, in real units,
+        and the error of the outputs that this means. None where no tensor truncates; the latter also without an
+        error model.
     detail
         the same per tensor and edge (``sim.golden.FrameResult``) or per step (``host.link_device.DeviceResult``).
     """
@@ -125,6 +135,9 @@ class FrameStats:
     cycles: int | None
     link_sent: int | None
     link_received: int | None
+    reason: Reason | None
+    truncated: float | None
+    predicted_error: float | None
     detail: Result
 
     COUNTED: ClassVar = ("elements", "nonzero", "deltas", "macs", "macs_nonzero_weights", "macs_activations",
@@ -142,16 +155,19 @@ class FrameStats:
 
     def as_dict(self) -> dict[str, int | float | bool]:
         """Plain values for JSON, without the detail and what is not known."""
-        frame = {"frame": self.frame, "refresh": self.refresh}
-        return {**frame, **self.counts(), "density": round(self.density, 6)}
+        frame = {"frame": self.frame, "refresh": self.refresh, "reason": self.reason}
+        drift = {"truncated": self.truncated, "predicted_error": self.predicted_error}
+        known = {name: value for name, value in (frame | drift).items() if value is not None}
+        return {**known, **self.counts(), "density": round(self.density, 6)}
 
     @classmethod
-    def of(cls, frame: int, result: Result) -> FrameStats:
+    def of(cls, frame: int, result: Result, reason: Reason | None, control: ErrorControl) -> FrameStats:
         """The totals of a device's result."""
         traffic = getattr(result, "traffic", None)
         return cls(frame, result.refresh, **{name: result.total(name) for name in cls.COUNTED},
                    cycles=result.cycles, link_sent=traffic and traffic.sent,
-                   link_received=traffic and traffic.received, detail=result)
+                   link_received=traffic and traffic.received, reason=reason, truncated=control.accumulated,
+                   predicted_error=control.predicted, detail=result)
 
 
 class Session:
@@ -161,13 +177,19 @@ class Session:
         model: path of an ``.onnx`` or ``.rrm`` file, or a ``Model``.
         device: a backend ("rtl", "model", see ``host.devices``) or a ``Device``.
         threshold: send a change of at least this many codes; 0 and 1 are exact. For all tensors or by name.
+        epsilon: the same in real units, see ``host.thresholds``; instead of ``threshold``.
         mode: ``hold`` (what is not sent leaves the reference where it was) or ``truncate`` (the paper's: the
             reference always moves). For all tensors or by name.
         calibration: sample frames for an ``.onnx`` file in real numbers; uint8[H, W, 3] RGB.
         weights: how to quantise such a file, see ``host.quantiser.quantise``.
+        refresh: frames that ``infer`` computes from scratch by itself: ``auto`` those of which that is predicted to
+            be cheaper (``host.refresh.RefreshRule``; its rule is the ``.rrm`` file's or found on the sample frames;
+            without one, none), N every Nth, ``never`` neither.
+        max_error: with ``truncate``: also those after frames whose predicted error is larger (``host.aecs``).
 
     Members
         model: the quantised model.
+        thresholds: in codes, by tensor.
         refresh_every: frames after which ``infer`` refreshes by itself because the accumulators could wrap
             otherwise (``truncate`` only), or None.
 
@@ -176,10 +198,16 @@ class Session:
 
     def __init__(self, model: str | Path | Model, device: str | Device = "model", *,
                  threshold: int | Mapping[str, int] = 0, mode: Mode | Mapping[str, Mode] = "hold",
-                 calibration: Iterable[np.ndarray] = (), weights: Weights = "auto") -> None:
-        model = model if isinstance(model, Model) else open_model(model)
-        self.model = quantised(model, calibration, weights)
-        self.network = self.model.network
+                 epsilon: float | None = None, calibration: Iterable[np.ndarray] = (), weights: Weights = "auto",
+                 refresh: Policy = "auto", max_error: float | None = None) -> None:
+        model, samples = model if isinstance(model, Model) else open_model(model), list(calibration)
+        model = quantised(model, samples, weights)
+        self.model = with_rule(model, samples) if refresh == "auto" else model
+        self.network, sections = self.model.network, self.model.sections
+        if epsilon is not None:
+            if threshold != 0:
+                raise UserError("epsilon and threshold both say which changes are sent; give one of them")
+            threshold = from_epsilon(self.network.graph, epsilon)
         thresholds = self._by_tensor(threshold, 0)
         modes = self._by_tensor(mode, "hold")
         for name, value in thresholds.items():
@@ -190,10 +218,13 @@ class Session:
                 raise UserError(f"mode of tensor {name} is '{value}'; it must be hold or truncate")
         drifting = {n: t for n, t in thresholds.items() if modes[n] == "truncate"}
         self.refresh_every = refresh_interval(self.network.graph, drifting)
+        error_model = ErrorModel.from_section(sections[aecs.SECTION]) if aecs.SECTION in sections else None
+        self._control = ErrorControl(self.network.graph, modes, error_model, max_error)
+        rule = RefreshRule.from_section(sections[REFRESH]) if REFRESH in sections else None
+        self._schedule = Schedule(refresh, rule, thresholds, self.refresh_every, self._control)
         self.device = open_device(device) if isinstance(device, str) else device
         self.device.load(self.model, thresholds, modes)
-        self._frame = 0
-        self._since_refresh = 0
+        self.thresholds, self._frame = thresholds, 0
 
     def infer(self, frame: np.ndarray, refresh: bool = False) -> tuple[dict[str, np.ndarray], FrameStats]:
         """Run one frame uint8[H, W, 3] RGB and return (every network output by its ONNX name, stats).
@@ -205,11 +236,13 @@ class Session:
     def infer_array(self, array: np.ndarray,
                     refresh: bool = False) -> tuple[dict[str, np.ndarray], FrameStats]:
         """``infer`` for an array that is preprocessed already: what onnxruntime would be fed with."""
-        due = self.refresh_every is not None and self._since_refresh >= self.refresh_every
-        result = self.device.frame(self.codes(array), refresh or due)
-        stats = FrameStats.of(self._frame, result)
+        codes, name = self.codes(array), self.network.graph.input
+        reason = self._schedule.reason(lambda: self.device.read_tensor(name), codes, refresh)
+        result = self.device.frame(codes, reason is not None)
+        reason = self._schedule.done(reason, result.refresh)
+        self._control.add(result.dropped, result.refresh)
+        stats = FrameStats.of(self._frame, result, reason, self._control)
         self._frame += 1
-        self._since_refresh = 0 if result.refresh else self._since_refresh + 1
         return self.network.finish(dict(result.outputs)), stats
 
     def codes(self, array: np.ndarray) -> np.ndarray:
@@ -244,6 +277,7 @@ class Session:
     def reset(self) -> None:
         """Forget everything: the next frame is a refresh. Frame numbers go on."""
         self.device.reset()
+        self._schedule.reset()
 
     def close(self) -> None:
         """Give the device back."""

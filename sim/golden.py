@@ -83,6 +83,11 @@ class FrameResult:
     edges: tuple[EdgeStats, ...]
     cycles: int | None = None
 
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Sum of squares of the changes that were not sent, by tensor."""
+        return {name: t.dropped for name, t in self.tensors.items()}
+
     def total(self, field: str) -> int:
         """Sum of a field of TensorStats over all tensors, or of EdgeStats over all edges."""
         parts = self.tensors.values() if field in TensorStats.__dataclass_fields__ else self.edges

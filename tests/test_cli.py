@@ -59,11 +59,11 @@ def test_files_hold_what_a_session_returns(here, capsys, tiny_onnx, tiny_clip):
     assert code == 0, printed.err
     assert printed.err == ""
     model = quantised(open_model(tiny_onnx), sample_frames(tiny_clip, 32))
-    session, lines = Session(model, threshold=3), read_lines(here / "f.jsonl")
+    session, lines = Session(model, threshold=3, refresh=4), read_lines(here / "f.jsonl")
     with np.load(here / "o.npz") as arrays:
         assert sorted(arrays) == ["features", "heat", "image", "map"]
         for i, frame in enumerate(open_source(tiny_clip)):
-            outputs, stats = session.infer(frame, refresh=i % 4 == 0)
+            outputs, stats = session.infer(frame)
             found = head_for({"kind": "raw"}).decode(outputs, session.placement(frame))
             assert lines[i] == stats.as_dict() | {"detections": [d.as_dict() for d in found]}
             taps = {name: session.tap(name) for name in ("features", "image")}
@@ -73,7 +73,9 @@ def test_files_hold_what_a_session_returns(here, capsys, tiny_onnx, tiny_clip):
         assert len(lines) == len(arrays["map"]) == 40
     assert sorted(p.name for p in here.iterdir()) == ["f.jsonl", "o.npz"]
     assert "40 frames" in printed.out
-    assert "10 frames of 40 from scratch" in printed.out
+    assert [i for i, line in enumerate(lines) if line["refresh"]] == list(range(0, 40, 4))
+    assert [lines[i].get("reason") for i in (0, 1, 4)] == ["first", None, "schedule"]
+    assert "10 frames of 40 from scratch: 1 at the start, 9 by --refresh" in printed.out
 
 
 def test_frames_change_neither_calibration_nor_results(here, tiny_onnx, tiny_clip):
@@ -231,7 +233,7 @@ def test_doctor_says_what_each_thing_enables(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("arguments", [
     [], ["--help"], ["infer", "--help"], ["inspect", "-h"], ["compile", "-h"], ["verify", "-h"], ["doctor", "-h"],
-    ["--version"], ["--show-completion", "bash"]])
+    ["fit-error", "-h"], ["--version"], ["--show-completion", "bash"]])
 def test_help_needs_no_network(arguments):
     done = run(*arguments)
     assert done.returncode == 0, done.stderr

@@ -76,7 +76,7 @@ def test_stats_are_sums_over_the_network():
             name: value for name, value in stats.as_dict().items() if name != "cycles"}
         tensors, edges = stats.detail.tensors.values(), stats.detail.edges
         assert stats.as_dict() == {
-            "frame": stats.frame, "refresh": stats.refresh,
+            "frame": stats.frame, "refresh": stats.refresh, **({"reason": "first"} if stats.refresh else {}),
             "elements": sum(t.elements for t in tensors), "nonzero": sum(t.nonzero for t in tensors),
             "deltas": sum(t.deltas for t in tensors), "macs": sum(e.macs for e in edges),
             "macs_nonzero_weights": sum(e.macs_nonzero_weights for e in edges),
@@ -108,8 +108,9 @@ def test_truncate_refreshes_before_an_accumulator_could_wrap():
     assert interval is not None
     assert interval < 20, "a shorter test needs a graph whose proof lasts less long"
     session = Session(model_of(graph), threshold=60, mode="truncate")
-    refreshed = [session.infer_array(a)[1].refresh for a in arrays(graph, 1, 3 * (interval + 1))]
-    assert refreshed == [i % (interval + 1) == 0 for i in range(3 * (interval + 1))]
+    reasons = [session.infer_array(a)[1].reason for a in arrays(graph, 1, 3 * (interval + 1))]
+    assert reasons == ["first" if i == 0 else None if i % (interval + 1) else "range"
+                       for i in range(3 * (interval + 1))]
     held = Session(model_of(graph), threshold=60)
     assert held.refresh_every is None
 

@@ -18,6 +18,7 @@ import typer
 from host.cli.analyze import analyze
 from host.cli.compile import compile_network
 from host.cli.doctor import doctor
+from host.cli.fit_error import fit_error
 from host.cli.infer import infer
 from host.cli.inspect import inspect
 from host.cli.verify import verify
@@ -61,6 +62,7 @@ app.command()(infer)
 app.command()(inspect)
 app.command("compile")(compile_network)
 app.command()(analyze)
+app.command("fit-error")(fit_error)
 app.command()(verify)
 app.command()(doctor)
 

@@ -50,6 +50,7 @@ def compile_network(
     from host.errors import UserError
     from host.output import check_writable
     from host.quantiser import accumulator_width
+    from host.refresh import with_rule
     from host.report import layers
     from host.session import CALIBRATION_FRAMES, needs_calibration
     from host.video import sample_frames
@@ -64,8 +65,10 @@ def compile_network(
     if needs_calibration(model) and calibrate is None:
         raise UserError(f"{network}: its activations have no scales yet: give a clip that is like what the "
                         "network will see: --calibrate CLIP")
-    model = calibrated(model, lambda: sample_frames(calibrate, CALIBRATION_FRAMES), weights,
-                       wanted=calibrate is not None)
+    samples = [] if calibrate is None else sample_frames(calibrate, CALIBRATION_FRAMES)
+    model = calibrated(model, lambda: samples, weights, wanted=calibrate is not None)
+    model = with_rule(model, samples, *([] if accelerator is None else [accelerator.config.rows,
+                                                                        accelerator.config.sweep]))
     if accelerator is not None:
         program = accelerator.compile(model.network.graph)
         model = replace(model, sections={**model.sections, SECTION: to_section(program)})

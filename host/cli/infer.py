@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from host.session import Session
 
 _EXACTNESS, _RESULTS, _INPUT = "Exactness", "Results", "Input"
+_REASONS = {"first": "at the start", "asked": "as asked", "schedule": "by --refresh", "cut": "cheaper than the changes",
+            "error": "for --max-error", "range": "before an accumulator could wrap", "device": "after a device reset"}
 
 
 def infer(
@@ -57,9 +60,17 @@ def infer(
             rich_help_panel=_EXACTNESS,
             help="hold: changes below T add up until they reach it, so the error stays bounded. "
                  "truncate (the paper's): they are lost.")] = "hold",
-        refresh: Annotated[int | None, typer.Option(
-            min=1, metavar="N", rich_help_panel=_EXACTNESS,
-            help="Compute every Nth frame from scratch.")] = None,
+        epsilon: Annotated[float | None, typer.Option(
+            min=0.0, metavar="E", rich_help_panel=_EXACTNESS, show_default=False,
+            help="The same in the unit of the activations (the paper's threshold), converted per tensor.")] = None,
+        refresh: Annotated[str, typer.Option(
+            metavar="auto|never|N", rich_help_panel=_EXACTNESS,
+            help="Frames to compute from scratch: those of which that is predicted to be cheaper (scene cuts), "
+                 "none, or every Nth.")] = "auto",
+        max_error: Annotated[float | None, typer.Option(
+            metavar="E", rich_help_panel=_EXACTNESS, show_default=False,
+            help="With --mode truncate: compute a frame from scratch after one whose predicted relative error is "
+                 "larger (0.05 is 5%). Needs a model that `rrm-fpga fit-error` has seen.")] = None,
         out: Annotated[Path | None, typer.Option(
             metavar="VIDEO", rich_help_panel=_RESULTS,
             help="The clip with what the network sees drawn on it.")] = None,
@@ -111,6 +122,7 @@ def infer(
     from host.cli.terminal import progress, waiting
     from host.devices import ModelDevice, open_device
     from host.output import check_writable
+    from host.refresh import SECTION, with_rule
     from host.session import CALIBRATION_FRAMES, Session
     from host.video import open_source, sample_frames
 
@@ -125,6 +137,7 @@ def infer(
             models.default_network() if model is None else model)
         ahead: list[np.ndarray] = []  # a live source cannot be read twice: what calibration saw comes first
 
+        @cache
         def samples() -> list[np.ndarray]:
             if clip.live and calibrate is None:
                 ahead.extend(islice(stream, CALIBRATION_FRAMES))
@@ -132,17 +145,21 @@ def infer(
             return sample_frames(calibrate or source, CALIBRATION_FRAMES, noise, seed)
 
         loaded = calibrated(loaded, samples, weights, wanted=calibrate is not None)
+        policy = int(refresh) if refresh.isdecimal() else refresh
+        if policy == "auto" and SECTION not in loaded.sections:
+            loaded = with_rule(loaded, samples())
         with waiting() as say:
             device = open_device(backend, say)
             if trace:
                 _traceable(device, check_writable(trace))
-            session = stack.enter_context(Session(loaded, device, threshold=threshold, mode=mode))
+            session = stack.enter_context(Session(
+                loaded, device, threshold=threshold, epsilon=epsilon, mode=mode, refresh=policy, max_error=max_error))
         baseline = stack.enter_context(Session(loaded, ModelDevice())) if compare else None
         for name in tap or ():
             session.check_tap(name)
         results = stack.enter_context(Results(paths, loaded.sidecar.head, clip.fps))
         total = min(n for n in (clip.total, frames, float("inf")) if n is not None)
-        run = _Run(session, baseline, results, tuple(tap or ()), refresh, (trace_frame, trace))
+        run = _Run(session, baseline, results, tuple(tap or ()), (trace_frame, trace))
         try:
             with progress("inferring", None if total == float("inf") else total) as show:
                 run.over(islice(chain(ahead, stream), frames), show)
@@ -159,10 +176,11 @@ class _Run:
     """One pass over a clip and its totals."""
 
     def __init__(self, session: Session, baseline: Session | None, results: Results, taps: tuple[str, ...],
-                 refresh: int | None, trace: tuple[int, Path | None]) -> None:
+                 trace: tuple[int, Path | None]) -> None:
         self.session, self.baseline, self.results = session, baseline, results
-        self.taps, self.refresh, self.trace = taps, refresh, trace
-        self.frames = self.refreshes = 0
+        self.taps, self.trace = taps, trace
+        self.frames = 0
+        self.refreshes: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
         self.seconds = 0.0
         self.interrupted = False
@@ -179,10 +197,9 @@ class _Run:
 
     def _one(self, frame: np.ndarray) -> None:
         head, placement = self.results.head, self.session.placement(frame)
-        due = self.refresh is not None and self.frames % self.refresh == 0
         began = time.perf_counter()
         with self._tracing():
-            outputs, stats = self.session.infer(frame, due)
+            outputs, stats = self.session.infer(frame)
         self.seconds += time.perf_counter() - began
         detections, dense = head.decode(outputs, placement), None
         if self.baseline:
@@ -190,7 +207,7 @@ class _Run:
         taps = {name: self.session.tap(name) for name in self.taps if name not in outputs}
         self.results.add(frame, outputs, stats, detections, taps, dense)
         self.frames += 1
-        self.refreshes += stats.refresh
+        self.refreshes.update([stats.reason] if stats.refresh else ())
         self.totals.update(stats.counts())
 
     @contextmanager
@@ -238,7 +255,8 @@ class _Run:
         t = self.totals
         print("  activations   " + (f"{t['nonzero'] / t['elements']:.1%} not zero; " if t["nonzero"] else "")
               + f"{t['deltas'] / t['elements']:.1%} changed and sent "
-              f"({_count(self.refreshes, 'frame')} of {self.frames} from scratch)")
+              f"({_count(self.refreshes.total(), 'frame')} of {self.frames} from scratch: "
+              + ", ".join(f"{n} {_REASONS[reason]}" for reason, n in self.refreshes.items()) + ")")
         print(f"  MACs          {t['macs'] / t['macs_dense']:.1%} of dense: "
               f"{t['macs'] / self.frames:,.0f} of {t['macs_dense'] / self.frames:,.0f} a frame"
               + (f"; without the zero activations {t['macs_activations'] / t['macs_dense']:.1%}"
