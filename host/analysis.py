@@ -33,6 +33,7 @@ from functools import cached_property
 
 import numpy as np
 
+from host.aecs import relative_error
 from host.compiler import Program
 from host.cycles import Changes, CycleModel, FrameCycles, observed_frame
 from host.devices import Device
@@ -63,13 +64,6 @@ def is_layer(edge: Edge) -> bool:
     first = kernels[np.abs(kernels).max(axis=1).argmax()]
     across = kernels - np.outer(kernels @ first / max(first @ first, 1e-300), first)
     return bool(np.abs(across).max() > 1e-6 * np.abs(kernels).max())
-
-
-def relative_error(outputs: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
-    """``||y - y0|| / ||y0||`` over all outputs by name (0 where both are zero)."""
-    noise = sum(float(np.square(np.asarray(outputs[k], float) - y).sum()) for k, y in exact.items())
-    signal = sum(float(np.square(np.asarray(y, float)).sum()) for y in exact.values())
-    return float(np.sqrt(noise / signal)) if noise else 0.0
 
 
 @dataclass(frozen=True)
