@@ -1,4 +1,4 @@
-"""What the project ships of its own: a corner network and a clip, both made by scripts in here."""
+"""What the project ships of its own: corner networks and a clip, all made by scripts in here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 
 
+def network(name: str) -> Path:
+    """The ONNX file of a corner network by name; its sidecar ``.toml`` lies beside it."""
+    return _HERE / "corners" / f"{name}.onnx"
+
+
 def default_network() -> Path:
-    """The ONNX file of the bundled corner network; its sidecar ``.toml`` lies beside it."""
-    return _HERE / "corners" / "corners_35t.onnx"
+    """The one that fits every board."""
+    return network("corners_35t")
 
 
 def default_clip() -> Path:

@@ -30,7 +30,6 @@ from host.session import Session
 from models import default_clip, default_network
 from models.export import needs_of, record
 from models.raster import project, warp
-from models.scene import frames as scene_frames
 from models.shapes import Camera, picture, random_view
 
 NEAR = 3.0
@@ -68,16 +67,14 @@ def network_detector(path: Path) -> Detector:
     return detect
 
 
-def int8_session(path: Path, **options) -> Session:
-    """The network as the accelerator computes it, quantised on synthetic shapes only."""
-    size = picture_size(path)
-    sample = (_rgb(image) for image, _ in synthetic(32, size, (0, 8), seed=4))
-    return Session(path, calibration=sample, **options)
+def samples(path: Path) -> Iterator[np.ndarray]:
+    """Calibration frames uint8[H, W, 3] for a corner network: synthetic shapes only."""
+    return (_rgb(image) for image, _ in synthetic(32, picture_size(path), (0, 8), seed=4))
 
 
 def int8_detector(path: Path) -> Detector:
     """A detector from the quantised network on the golden model."""
-    session = int8_session(path)
+    session = Session(path, calibration=samples(path))
     cell = session.model.sidecar.head.cell
 
     def detect(image: np.ndarray) -> np.ndarray:
@@ -89,19 +86,6 @@ def int8_detector(path: Path) -> Detector:
 
 def _rgb(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def densities(path: Path, noise: float, thresholds: tuple[int, ...] = (0, 2, 4)) -> dict[str, float]:
-    """Share of the network's MACs that is done on each kind of scene, after the first frame."""
-    shares = {}
-    for motion in ("static", "moving"):
-        pictures = [frame for frame, _ in scene_frames(90, (320, 240), noise, motion=motion)][30:]
-        for threshold in thresholds:
-            with int8_session(path, threshold=threshold) as session:
-                stats = [session.infer(frame)[1] for frame in pictures][1:]
-            name = f"{motion}_noise{noise:g}_" + (f"hold{threshold}" if threshold else "exact")
-            shares[name] = round(float(np.mean([s.density for s in stats])), 4)
-    return shares
 
 
 def classic_detectors() -> dict[str, Detector]:
@@ -241,7 +225,6 @@ def main() -> None:
         parts = {"needs": vars(needs_of(path)), "float": rows[path.stem]}
         if options.int8:
             rows[f"{path.stem} int8"] = parts["int8"] = judge(int8_detector(path), size, clips, options.count)
-            parts["macs"] = densities(path, 0.0) | densities(path, 2.0)
         for name, classic in ({} if options.no_opencv else classic_detectors()).items():
             label = f"{name} {size[0]}x{size[1]}"
             if label not in rows:

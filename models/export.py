@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,8 @@ filter = "area"
 
 [head]
 kind = "keypoints"
-output = "logits"  # [1, 64, H/8, W/8]: the 64 pixels of each cell, row by row; "none" has the logit 0
-cell = 8
+output = "logits"  # [1, cell*cell, H/cell, W/cell]: the pixels of each cell, row by row; "none" has the logit 0
+cell = {cell}
 threshold = {threshold}  # least score (probability of a corner at a pixel, summed over 3x3)
 radius = 3  # pixels: the best score within it survives
 top = 300  # at most so many
@@ -62,7 +63,9 @@ def save_network(path: Path, layers: list[Layer], size: tuple[int, int], thresho
         if layer.relu:
             value = f"relu{k}"
             nodes.append(helper.make_node("Relu", [made], [value], value))
-    cells = [1, layers[-1].weight.shape[0], height // 8, width // 8]
+    channels = layers[-1].weight.shape[0]
+    cell = math.isqrt(channels)
+    cells = [1, channels, height // cell, width // cell]
     graph = helper.make_graph(
         nodes, "corners", [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, height, width])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, cells)], weights)
@@ -70,7 +73,7 @@ def save_network(path: Path, layers: list[Layer], size: tuple[int, int], thresho
                               producer_name="models.train")
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
-    path.with_suffix(".toml").write_text(SIDECAR.format(width=width, height=height, threshold=threshold))
+    path.with_suffix(".toml").write_text(SIDECAR.format(width=width, height=height, cell=cell, threshold=threshold))
 
 
 def record(folder: Path, name: str, **parts: dict) -> None:

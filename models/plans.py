@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -26,7 +27,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network: input ``size`` (width, height); (channels out, kernel, stride) of each layer, head last.
+    """A network: input ``size`` (width, height); (channels out, kernel, stride) of each layer, head last, which has a
+    channel for every pixel of a cell.
 
     ``board`` is what the preset it is made for holds on chip (docs/architecture.md).
     """
@@ -39,6 +41,11 @@ class Plan:
     def pad(kernel: int, stride: int) -> int:
         """Padding on each side: the picture shrinks by exactly the stride, and cells stay centred."""
         return (kernel - stride + 1) // 2
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell in pixels."""
+        return math.isqrt(self.layers[-1][0])
 
     @property
     def needs(self) -> Needs:
@@ -57,6 +64,6 @@ class Plan:
 
 PLANS = {
     "35t": Plan((128, 96), ((16, 8, 4), (32, 6, 2), (64, 3, 1)), Needs(32768, 32768, 49152)),
-    "100t": Plan((160, 128), ((16, 8, 4), (64, 4, 2), (64, 3, 1), (64, 3, 1)), Needs(86144, 94288, 110336)),
+    "100t": Plan((128, 96), ((32, 8, 4), (32, 3, 1), (32, 3, 1), (16, 3, 1)), Needs(86144, 86096, 110336)),
 }
 """By the name that ``models.train`` takes; a trained one is ``corners/corners_NAME.onnx``."""

@@ -266,7 +266,7 @@ def texture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray
     its corners float64[N, 3]: x, y, share.
 
     Most of it has no vertex. Besides the vertices that there are (share 1), its corners are by definition the places
-    where the smaller eigenvalue of the structure tensor is largest within 4 pixels and FAINT**2 or more (Shi and
+    where the smaller eigenvalue of the structure tensor is largest within 3 pixels and FAINT**2 or more (Shi and
     Tomasi, 1994), as good as they repeat (:func:`repeats`).
     """
     canvas = Canvas(_cloth(rng, *size))
@@ -277,10 +277,10 @@ def texture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray
         _specks(rng, canvas)
     canvas.image = np.clip(canvas.image, 0, 255)
     response = smaller_eigenvalue(canvas.image)
-    tops = peaks(np.where(response < FAINT**2, 0, response), 4)
+    tops = peaks(np.where(response < FAINT**2, 0, response), 3)
     vertices = canvas.visible_corners()
     if len(vertices):
-        tops = tops[np.linalg.norm(tops[:, None] - vertices[None], axis=2).min(axis=1) > 4]
+        tops = tops[np.linalg.norm(tops[:, None] - vertices[None], axis=2).min(axis=1) > MERGE]
     return canvas.image, np.concatenate([with_share(vertices), with_share(tops, repeats(rng, canvas.image, tops))])
 
 
@@ -337,7 +337,7 @@ def repeats(rng: np.random.Generator, image: np.ndarray, corners: np.ndarray, vi
         view = random_view(rng, (width, height))
         shot = warp(image, view, float(image.mean())) + rng.normal(0, 4, image.shape).astype(np.float32)
         response = smaller_eigenvalue(shot)
-        tops = peaks(response, 4)
+        tops = peaks(response, 3)
         x, y = np.rint(tops).astype(int).T
         tops = tops[np.argsort(-response[y, x], kind="stable")[:round(width * height / 256)]]
         there = project(view, corners)

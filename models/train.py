@@ -1,8 +1,8 @@
 """Train a corner network on synthetic shapes and export it: ``python -m models.train [SIZE] [--steps N]``.
 
 The network is a small MagicPoint (DeTone et al., "SuperPoint", 2018): grey picture -> convolutions with
-ReLU -> for every 8x8 cell the logits of its 64 pixels. The paper's 65th logit ("no corner here") is fixed at
-0: softmax only knows differences, so nothing is lost and an accumulator per cell is saved.
+ReLU -> for every cell of 8x8 or 4x4 pixels the logits of its pixels. The paper's last logit ("no corner here")
+is fixed at 0: softmax only knows differences, so nothing is lost and an accumulator per cell is saved.
 
 Loss, on pairs of frames of which half only differ by noise and half also by a small shift:
 
@@ -30,8 +30,6 @@ from models.export import Layer, record, save_network
 from models.plans import PLANS, Plan
 from models.shapes import Camera, picture, texture, with_share
 
-CELL = 8
-
 
 class Corners(torch.nn.Module):
     """The network of a plan; ``quantise`` switches fake quantisation on."""
@@ -51,7 +49,7 @@ class Corners(torch.nn.Module):
         self.quantise = False
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Codes - 128 over 128, [B, 1, H, W] -> logits [B, 64, H/8, W/8] and the hidden activations."""
+        """Codes - 128 over 128, [B, 1, H, W] -> logits [B, cell*cell, H/cell, W/cell] and the hidden activations."""
         hidden, x = [], image
         for k, conv in enumerate(self.convolutions):
             weight = conv.weight
@@ -72,13 +70,14 @@ class Corners(torch.nn.Module):
 
 
 def log_heat(logits: torch.Tensor) -> torch.Tensor:
-    """Log-probability of the 64 pixels and, last, of "no corner", [B, 65, h, w]."""
+    """Log-probability of the pixels of each cell and, last, of "no corner", [B, cell*cell + 1, h, w]."""
     return F.log_softmax(F.pad(logits, (0, 0, 0, 0, 0, 1)), dim=1)
 
 
-def targets(corners: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Cell distributions float32[B, 65, h, w] of ``corners`` [N, 3]: each share spread over the four pixels around."""
-    width, height = size
+def targets(corners: list[np.ndarray], plan: Plan) -> np.ndarray:
+    """Cell distributions float32[B, cell*cell + 1, h, w] of ``corners`` [N, 3]: each share spread over the four pixels
+    around its place."""
+    (width, height), cell = plan.size, plan.cell
     heat = np.zeros((len(corners), height + 1, width + 1), np.float32)
     index = np.repeat(np.arange(len(corners)), [len(c) for c in corners])
     x, y, share = np.concatenate(corners).T
@@ -89,8 +88,8 @@ def targets(corners: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
         for dy in (0, 1):
             part = share * np.abs(1 - dx - (x - ix)) * np.abs(1 - dy - (y - iy))
             np.add.at(heat, (index, iy + dy, ix + dx), part)
-    cells = heat[:, :height, :width].reshape(-1, height // CELL, CELL, width // CELL, CELL)
-    cells = cells.transpose(0, 2, 4, 1, 3).reshape(-1, CELL * CELL, height // CELL, width // CELL)
+    cells = heat[:, :height, :width].reshape(-1, height // cell, cell, width // cell, cell)
+    cells = cells.transpose(0, 2, 4, 1, 3).reshape(-1, cell * cell, height // cell, width // cell)
     mass = cells.sum(axis=1, keepdims=True)
     return np.concatenate([cells / np.maximum(mass, 1), np.maximum(0, 1 - mass)], axis=1)
 
@@ -112,7 +111,7 @@ class Feed:
 
     def __init__(self, plan: Plan, pool: int, textures: float, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.size = plan.size
+        self.plan, self.size = plan, plan.size
         self.images, self.corners = np.zeros((pool, *plan.size[::-1]), np.uint8), []
         for image in self.images:
             if self.rng.random() < textures:
@@ -144,20 +143,20 @@ class Feed:
                 second.append(camera.shoot(rng, shifted(image, by) if k % 2 else image))
                 second_corners.append(places + [*by, 0])
         pictures = (np.stack(shots + second)[:, None] - np.float32(128)) / np.float32(128)
-        return torch.from_numpy(pictures), torch.from_numpy(targets(corners + second_corners, self.size))
+        return torch.from_numpy(pictures), torch.from_numpy(targets(corners + second_corners, self.plan))
 
 
 def cross_entropy(log_p: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean over cells; cells with a corner count three times."""
+    """Mean over cells, per 64 pixels; cells with a corner count three times."""
     weight = 1 + 2 * (1 - target[:, -1])
-    return -((target * log_p).sum(dim=1) * weight).sum() / weight.sum()
+    return -((target * log_p).sum(dim=1) * weight).sum() / weight.sum() * 64 / (target.shape[1] - 1)
 
 
 def pair_terms(net: Corners, log_p: torch.Tensor, hidden: list[torch.Tensor], count: int,
                pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(heat change of the still pairs, activation change of all pairs in int8 steps)."""
+    """(heat change of the still pairs per 64 pixels, activation change of all pairs in int8 steps)."""
     heat = log_p.exp()
-    still = ((heat[:pairs:2] - heat[count::2]) ** 2).sum(dim=1).mean()
+    still = ((heat[:pairs:2] - heat[count::2]) ** 2).sum(dim=1).mean() * 64 / (heat.shape[1] - 1)
     change = sum((h[:pairs] - h[count:]).abs().mean() / (reach / 255)
                  for h, reach in zip(hidden, net.reach, strict=True))
     return still, change / len(hidden)

@@ -1,0 +1,129 @@
+"""What the bundled corner networks cost on video, and what thresholds do to their keypoints.
+
+    python -m benchmarks.keypoints [--rtl] [--frames N] [-o PAGE.md]
+
+Each network on the board that it is made for and on scenes of ``models.scene`` (320x240; camera still, then panning):
+
+cycles
+    per frame, from scratch (every frame a refresh), exact, and with ``hold`` thresholds; of the cycle model, or with
+    ``--rtl`` counted in compiled simulation of the board's accelerator (minutes to build the first time).
+again
+    share of the keypoints that are found again within 3 pixels of the network's picture in the next frame, in which
+    nothing moves farther (DeTone et al., 2018, section 6, without a homography).
+as exact
+    the same between a frame's keypoints and those of exact mode in the same frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+import models
+from boards.board import MODULES, variants
+from host.compiler.stored import SECTION, to_section
+from host.configs import named
+from host.devices import Device, ModelDevice
+from host.rrm_file import Model
+from host.session import Session, open_model, quantised
+from models.evaluate import NEAR, samples
+from models.scene import frames as scene_frames
+
+BOARDS = {"corners_35t": "arty_a7_35", "corners_100t": "arty_a7_100"}
+"""The board that a network is made for."""
+SCENES = [("static", 0.0), ("static", 2.0), ("moving", 0.0), ("moving", 2.0)]
+"""Motion, and sigma of the sensor noise in codes."""
+RULES = {"from scratch": None, "exact": 0, "hold 2": 2, "hold 4": 4}
+START = 40
+"""First frame of a scene; the camera begins to pan five frames later."""
+
+
+def repeated(one: np.ndarray, two: np.ndarray) -> float:
+    """Share of the points [N, 2] and [M, 2] with one of the others within NEAR; 1 where there are none."""
+    if len(one) + len(two) == 0:
+        return 1.0
+    near = np.linalg.norm(one[:, None] - two[None], axis=2) <= NEAR
+    return float((near.any(axis=1).sum() + near.any(axis=0).sum()) / (len(one) + len(two)))
+
+
+def run(model: Model, device: Device, threshold: int | None,
+        pictures: list[np.ndarray]) -> Iterator[tuple[float, int, np.ndarray]]:
+    """(share of the MACs, cycles, keypoints [N, 2] in pixels of the network's picture) of every frame; a threshold of
+    None computes each from scratch."""
+    head, size = model.sidecar.head, np.array(model.sidecar.input.picture_size(model.network.input))
+    with Session(model, device, threshold=threshold or 0) as session:
+        for picture in pictures:
+            outputs, stats = session.infer(picture, refresh=threshold is None)
+            found = head.decode(outputs, session.placement(picture))
+            places = np.array([(k.x, k.y) for k in found]).reshape(-1, 2)
+            yield stats.density, stats.cycles, places * size / picture.shape[1::-1]
+
+
+def table(path: Path, board: str, count: int, rtl: bool) -> str:
+    """The rows of one network."""
+    model = quantised(open_model(path), samples(path))
+    program = named(board).compile(model.network.graph)
+    model = replace(model, sections={SECTION: to_section(program)})
+    clock = next(b.clock_hz for module in MODULES for b in variants(module) if b.label == board)
+    rows = []
+    for motion, noise in SCENES:
+        clip = [f for f, _ in scene_frames(START + count + 1, (320, 240), noise, motion=motion)][START:]
+        reference: list[np.ndarray] = []
+        for rule, threshold in RULES.items():
+            density, cycles, found = zip(*run(model, _device(rtl), threshold, clip), strict=True)
+            reference = reference or list(found)  # from scratch, which exact mode equals
+            again = [repeated(a, b) for a, b in pairwise(found)]
+            same = [repeated(a, b) for a, b in zip(found, reference, strict=True)]
+            mean = float(np.mean(cycles[1:]))
+            rows.append(f"| {motion} | {noise:g} | {rule} | {np.mean(density[1:]):.1%} | {mean:,.0f} | "
+                        f"{clock / mean:,.0f} | {np.mean(again):.3f} | {np.mean(same[1:]):.3f} |")
+            print(path.stem, rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def _device(rtl: bool) -> Device:
+    """For a model with a program of its own."""
+    if not rtl:
+        return ModelDevice(predict=True)
+    from host.link_device import RtlDevice
+
+    return RtlDevice(progress=lambda what: print(what, flush=True))
+
+
+def page(count: int, rtl: bool) -> str:
+    """The whole page."""
+    source = "counted by the board's accelerator in compiled simulation" if rtl else "predicted by the cycle model"
+    text = ["# The corner networks on video", "", "Written by `python -m benchmarks.keypoints"
+            + (" --rtl" if rtl else "") + "`, which says what the columns are.", "",
+            f"{count} frames of `models.scene`, 320x240, after the first; noise: sigma in codes. Cycles are {source}; "
+            "frames/s follow from them and the preset's clock, without the link. *again*: keypoints found again in the "
+            "next frame; *as exact*: keypoints that exact mode has as well; both within 3 pixels of the network's "
+            "picture."]
+    for name, board in BOARDS.items():
+        if (path := models.network(name)).exists():
+            text += ["", f"## {name} on {board}", "",
+                     "| scene | noise | rule | MACs | cycles | frames/s | again | as exact |",
+                     "|---|---|---|---|---|---|---|---|", table(path, board, count, rtl)]
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    """Command line: see the module docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rtl", action="store_true", help="cycles of the RTL rather than of the cycle model")
+    parser.add_argument("--frames", type=int, default=40, help="frames of each scene after the first")
+    parser.add_argument("-o", "--output", type=Path, help="write the page here too")
+    options = parser.parse_args()
+    text = page(options.frames, options.rtl)
+    print(text)
+    if options.output:
+        options.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
