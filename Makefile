@@ -18,8 +18,11 @@ help:
 
 demo: $(VENV)/installed
 	@mkdir -p $(OUT)
-	$(BIN)/rrm-fpga infer --out $(OUT)/annotated.mp4 --compare $(OUT)/side_by_side.mp4 \
-	    --json $(OUT)/frames.jsonl --save-outputs $(OUT)/outputs.npz
+	$(BIN)/rrm-fpga infer --out $(OUT)/annotated.mp4 --compare $(OUT)/side_by_side.mp4 --sheet $(OUT)/sheet.png \
+	    --json $(OUT)/frames.jsonl > $(OUT)/summary.txt
+	$(BIN)/rrm-fpga analyze models/corners/corners_35t.onnx models/clips/scene.mp4 --frames 120 \
+	    --charts $(OUT) >> $(OUT)/summary.txt
+	@cat $(OUT)/summary.txt
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

@@ -15,9 +15,9 @@ from models import default_clip, default_network
 from models.evaluate import average_precision, network_detector, picture_size, repeatability, synthetic
 from models.export import Layer, needs_of, save_network
 from models.plans import PLANS
-from models.raster import blur, contains, coverage, ellipse, fill, project, rotation, warp
+from models.raster import blur, contains, coverage, ellipse, fill, project, rotation, value_noise, warp
 from models.scene import MOTIONS, frames
-from models.shapes import Camera, Canvas, merge, peaks, picture, smaller_eigenvalue, texture
+from models.shapes import Camera, Canvas, merge, peaks, picture, repeats, smaller_eigenvalue, texture
 
 BOX = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
 
@@ -166,21 +166,41 @@ def test_camera_noise_differs_between_shots_and_nothing_else():
     assert (one.min() >= 0) & (one.max() <= 255)
 
 
-def test_export_computes_the_convolutions(tmp_path):
+def test_textures_count_corners_by_how_well_they_repeat():
+    """A dark square on a light ground repeats in every view; weak texture far from it does not always."""
+    image = np.full((96, 128), 200, np.float32)
+    fill(image, BOX * 30 + [40, 30], 40.0)
+    image += 4 * value_noise(np.random.default_rng(2), 96, 128, 5)
+    corners = np.array([[41.0, 31], [69, 31], [41, 59], [69, 59], [20, 80], [100, 20], [105, 75], [15, 15]])
+    share = repeats(np.random.default_rng(0), image, corners)
+    assert (share[:4] == 1).all()
+    assert share[4:].mean() < 0.8
+
+
+def test_a_texture_is_labelled_with_shares():
+    shares = np.concatenate([texture(np.random.default_rng(s), (128, 96))[1][:, 2] for s in range(12)])
+    assert ((shares >= 0) & (shares <= 1)).all()
+    assert (shares == 1).any()
+    assert (shares < 0.7).any()
+
+
+@pytest.mark.parametrize("cell", [8, 4])
+def test_export_computes_the_convolutions(tmp_path, cell):
     rng = np.random.default_rng(0)
-    first, second = (rng.normal(size=s).astype(np.float32) for s in ((2, 1, 8, 8), (64, 2, 1, 1)))
+    first, second = (rng.normal(size=s).astype(np.float32) for s in ((2, 1, cell, cell), (cell**2, 2, 1, 1)))
     bias = np.array([0.5, -0.5], np.float32)
-    layers = [Layer(first, bias, 8, 0, True), Layer(second, np.zeros(64, np.float32), 1, 0, False)]
+    layers = [Layer(first, bias, cell, 0, True), Layer(second, np.zeros(cell**2, np.float32), 1, 0, False)]
     path = tmp_path / "net.onnx"
-    save_network(path, layers, (16, 8))
-    image = rng.normal(size=(1, 1, 8, 16)).astype(np.float32)
+    save_network(path, layers, (2 * cell, cell))
+    assert tomllib.loads(path.with_suffix(".toml").read_text(encoding="utf-8"))["head"]["cell"] == cell
+    image = rng.normal(size=(1, 1, cell, 2 * cell)).astype(np.float32)
     result = onnxruntime.InferenceSession(str(path)).run(None, {"image": image})[0]
-    for cell in range(2):
-        hidden = np.maximum((first[:, 0] * image[0, 0, :, 8 * cell:8 * cell + 8]).sum((1, 2)) + bias, 0)
-        np.testing.assert_allclose(result[0, :, 0, cell], second[:, :, 0, 0] @ hidden, rtol=1e-4, atol=1e-4)
-    needs = needs_of(path)
+    for k in range(2):
+        hidden = np.maximum((first[:, 0] * image[0, 0, :, cell * k:cell * (k + 1)]).sum((1, 2)) + bias, 0)
+        np.testing.assert_allclose(result[0, :, 0, k], second[:, :, 0, 0] @ hidden, rtol=1e-4, atol=1e-4)
+    needs, pixels = needs_of(path), cell**2
     assert (needs.accumulators, needs.codes, needs.weights, needs.macs) == (
-        4 + 128, 128 + 4, 128 + 128, 2 * 64 * 2 + 2 * 64 * 2)
+        4 + 2 * pixels, 2 * pixels + 4, 2 * pixels + 2 * pixels, 2 * pixels * 2 + 2 * pixels * 2)
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +294,15 @@ def test_average_precision_of_known_detectors():
     twice = np.repeat(perfect[:1], 2, axis=0)
     assert average_precision(lambda _: np.concatenate([twice, perfect[1:]]), pictures)[0] == pytest.approx(
         (1 + 3 / 4 + 3 / 4) / 3)
+
+
+def test_repeated_counts_both_ways():
+    """Two of three are found again, and both of two: 4 of 5."""
+    from benchmarks.keypoints import repeated
+
+    one, two = np.array([[10.0, 10], [30, 30], [60, 60]]), np.array([[12.0, 12], [30, 33]])
+    assert repeated(one, two) == pytest.approx(4 / 5)
+    assert repeated(one, one) == 1
+    assert repeated(one, two + 50) == pytest.approx(2 / 5)
+    assert repeated(one, np.zeros((0, 2))) == 0
+    assert repeated(np.zeros((0, 2)), np.zeros((0, 2))) == 1

@@ -16,6 +16,11 @@ def inspect(
 
     Tensors, projections, edges and nodes with their sizes; MACs, weights, zeros, state in bytes, and what
     runs on the host. A network that cannot run is listed part by part, each with the reason.
+
+    Examples:
+
+        rrm-fpga inspect net.onnx
+        rrm-fpga inspect net.onnx --json net.json
     """
     from host.cli.terminal import show
     from host.inspect import summarise

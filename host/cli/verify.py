@@ -14,8 +14,10 @@ def verify(
         network: Annotated[Path, typer.Argument(metavar="MODEL", help="The network, .onnx or .rrm.")],
         source: Annotated[str, typer.Argument(metavar="SOURCE", help="Video file, image folder or stream URL.")],
         frames: Annotated[int, typer.Option(min=1, metavar="N", help="How many frames.")] = 3,
-        threshold: Annotated[int, typer.Option(min=0, max=255, metavar="T", help="As of `infer`.")] = 0,
-        mode: Annotated[Literal["hold", "truncate"], typer.Option(help="As of `infer`.")] = "hold",
+        threshold: Annotated[int, typer.Option(
+            min=0, max=255, metavar="T", help="Send a change of at least T codes, as of `infer`.")] = 0,
+        mode: Annotated[Literal["hold", "truncate"], typer.Option(
+            help="What becomes of smaller changes, as of `infer`.")] = "hold",
         config: Annotated[str | None, typer.Option(
             metavar="NAME", help="Accelerator to simulate: a board or preset; by default what an .rrm file is compiled "
                                  "for, else sim64.")] = None,
@@ -27,6 +29,11 @@ def verify(
     Every projection is read at its barrier, every tensor after its step, and every count of deltas and MACs
     after its frame. Exit code 0: all are equal; 1: they are not, and the first difference is printed (frame, step,
     tensor or projection, channel, y, x, expected, got).
+
+    Examples:
+
+        rrm-fpga verify net.onnx my.mp4
+        rrm-fpga verify net.rrm my.mp4 --frames 2 --threshold 3
     """
     from itertools import islice
 
