@@ -34,8 +34,6 @@ from host.session import Session, open_model, quantised
 from models.evaluate import NEAR, samples
 from models.scene import frames as scene_frames
 
-BOARDS = {"corners_35t": "arty_a7_35", "corners_100t": "arty_a7_100"}
-"""The board that a network is made for."""
 SCENES = [("static", 0.0), ("static", 2.0), ("moving", 0.0), ("moving", 2.0)]
 """Motion, and sigma of the sensor noise in codes."""
 RULES = {"from scratch": None, "exact": 0, "hold 2": 2, "hold 4": 4}
@@ -104,11 +102,10 @@ def page(count: int, rtl: bool) -> str:
             "frames/s follow from them and the preset's clock, without the link. *again*: keypoints found again in the "
             "next frame; *as exact*: keypoints that exact mode has as well; both within 3 pixels of the network's "
             "picture."]
-    for name, board in BOARDS.items():
-        if (path := models.network(name)).exists():
-            text += ["", f"## {name} on {board}", "",
-                     "| scene | noise | rule | MACs | cycles | frames/s | again | as exact |",
-                     "|---|---|---|---|---|---|---|---|", table(path, board, count, rtl)]
+    for name, board in models.BOARDS.items():
+        text += ["", f"## {name} on {board}", "",
+                 "| scene | noise | rule | MACs | cycles | frames/s | again | as exact |",
+                 "|---|---|---|---|---|---|---|---|", table(models.network(name), board, count, rtl)]
     return "\n".join(text) + "\n"
 
 

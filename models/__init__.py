@@ -6,6 +6,9 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 
+BOARDS = {"corners_35t": "arty_a7_35"}
+"""The corner networks, and the board that each is made for."""
+
 
 def network(name: str) -> Path:
     """The ONNX file of a corner network by name; its sidecar ``.toml`` lies beside it."""

@@ -27,7 +27,7 @@ import numpy as np
 
 from host.heads.keypoints import find_corners, heat_map
 from host.session import Session
-from models import default_clip, default_network
+from models import BOARDS, default_clip, network
 from models.export import needs_of, record
 from models.raster import project, warp
 from models.shapes import Camera, picture, random_view
@@ -210,7 +210,7 @@ def judge(detect: Detector, size: tuple[int, int], clips: list[Path], count: int
 def main() -> None:
     """Command line: see the module docstring."""
     parser = argparse.ArgumentParser(prog="python -m models.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", type=Path, help="default: the bundled one")
+    parser.add_argument("networks", nargs="*", type=Path, help="default: the bundled ones")
     parser.add_argument("--clips", type=Path, help="folder of .mp4 files, besides the bundled clip")
     parser.add_argument("--count", type=int, default=500, help="synthetic pictures per measure")
     parser.add_argument("--record", action="store_true", help="write into metrics.json beside the network")
@@ -219,7 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     clips = [default_clip(), *sorted(options.clips.glob("*.mp4"))] if options.clips else [default_clip()]
     rows: dict[str, dict] = {}
-    for path in options.networks or [default_network()]:
+    for path in options.networks or map(network, BOARDS):
         size = picture_size(path)
         rows[path.stem] = judge(network_detector(path), size, clips, options.count)
         parts = {"needs": vars(needs_of(path)), "float": rows[path.stem]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from itertools import islice
 
 import av
 import numpy as np
@@ -11,8 +12,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from models import default_clip, default_network
-from models.evaluate import average_precision, network_detector, picture_size, repeatability, synthetic
+import models
+from host.configs import named
+from host.session import open_model, quantised
+from models import default_clip
+from models.evaluate import average_precision, network_detector, repeatability, samples, synthetic
 from models.export import Layer, needs_of, save_network
 from models.plans import PLANS
 from models.raster import blur, contains, coverage, ellipse, fill, project, rotation, value_noise, warp
@@ -203,9 +207,9 @@ def test_export_computes_the_convolutions(tmp_path, cell):
         4 + 2 * pixels, 2 * pixels + 4, 2 * pixels + 2 * pixels, 2 * pixels * 2 + 2 * pixels * 2)
 
 
-@pytest.fixture(scope="module")
-def network():
-    return network_detector(default_network())
+@pytest.fixture(scope="module", params=models.BOARDS)
+def network(request):
+    return network_detector(models.network(request.param))
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -213,25 +217,38 @@ def test_every_plan_fits_its_board(name):
     assert PLANS[name].needs.fit(PLANS[name].board)
 
 
-def test_network_fits_the_arty_a7_35t():
-    """8 PEs of 4 lanes: 32768 accumulators, 32768 codes, 49152 weights (docs/architecture.md)."""
-    needs = needs_of(default_network())
-    assert needs.accumulators <= 32768
-    assert needs.codes <= 32768
-    assert needs.weights <= 49152
-    assert needs == PLANS["35t"].needs
-    assert default_network().stat().st_size < 1_000_000
+@pytest.mark.parametrize("name", models.BOARDS)
+def test_network_fits_its_board(name):
+    """By the counts of its plan, and by the compiler."""
+    path = models.network(name)
+    needs, plan = needs_of(path), PLANS[name.removeprefix("corners_")]
+    assert needs == plan.needs
+    assert needs.fit(plan.board)
+    assert path.stat().st_size < 1_000_000
+    model = quantised(open_model(path), islice(samples(path), 2))
+    program = named(models.BOARDS[name]).compile(model.network.graph)
+    assert program.used["projection_words"] * program.config.rows >= needs.accumulators
 
 
-def test_network_has_fixed_shapes_and_says_where_it_comes_from():
-    model = onnx.load(str(default_network()))
+def test_a_network_too_large_for_a_board_is_refused():
+    """The 35T's board cannot hold the plan of the 100T."""
+    assert not PLANS["100t"].needs.fit(PLANS["35t"].board)
+
+
+@pytest.mark.parametrize("name", models.BOARDS)
+def test_network_has_fixed_shapes_and_says_where_it_comes_from(name):
+    path = models.network(name)
+    model = onnx.load(str(path))
     onnx.checker.check_model(model, full_check=True)
-    side = tomllib.loads(default_network().with_suffix(".toml").read_text(encoding="utf-8"))
+    side = tomllib.loads(path.with_suffix(".toml").read_text(encoding="utf-8"))
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert shape == [1, 1, *side["input"]["size"][::-1]]
     assert {node.op_type for node in model.graph.node} == {"Conv", "Relu"}
-    metrics = json.loads((default_network().parent / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics[default_network().stem]["training"]["command"].startswith("python -m models.train")
+    metrics = json.loads((path.parent / "metrics.json").read_text(encoding="utf-8"))[name]
+    assert metrics["training"]["command"].startswith("python -m models.train")
+    float_, int8 = metrics["evaluation"]["float"], metrics["evaluation"]["int8"]
+    assert abs(float_["ap_clean"] - int8["ap_clean"]) < 0.01
+    assert abs(float_["ap_noisy"] - int8["ap_noisy"]) < 0.01
 
 
 def board(shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +290,7 @@ def test_network_follows_a_known_shift(network):
 
 def test_network_keeps_its_precision(network):
     """A guard against shipping a worse network by mistake; the figures themselves are in metrics.json."""
-    detect, size = network, picture_size(default_network())
+    detect, size = network, (128, 96)
     ap, error = average_precision(detect, synthetic(80, size, (0, 6), seed=2))
     assert ap > 0.75
     assert error < 0.85
