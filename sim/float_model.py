@@ -1,13 +1,15 @@
-"""The network in real numbers, from scratch every frame: the reference for the quantiser."""
+"""The network in real numbers: from scratch every frame (the reference for the quantiser), and recurrent with the
+paper's threshold epsilon."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sim.arithmetic import max_pool
+from sim.arithmetic import Mode, max_pool
 from sim.graph import Graph, Node
 from sim.linear import Scatter
 
@@ -59,6 +61,58 @@ class FloatModel:
 
     def _channels(self, per_channel: np.ndarray) -> np.ndarray:
         return np.asarray(per_channel, self.dtype)[:, None, None]
+
+
+@dataclass(frozen=True)
+class FloatFrame:
+    """What one frame of ``RecurrentFloatModel`` gave, by tensor in topological order.
+
+    sent
+        mask bool[C, H, W] of the elements whose change was sent.
+    truncated
+        L2 norm of the changes that were not sent (the paper's l2(u), eq. 7).
+    """
+
+    outputs: Mapping[str, np.ndarray]
+    refresh: bool
+    sent: Mapping[str, np.ndarray]
+    truncated: Mapping[str, float]
+
+
+class RecurrentFloatModel(FloatModel):
+    """Runs a graph in real numbers from frame to frame, sending only what changed (paper, Algorithm 1).
+
+    A change is sent iff ``|change| >= epsilon``; with 0 the outputs are those of ``FloatModel`` but for rounding, with
+    infinity they stay those of the last refresh. ``mode`` as in ``sim.graph``; ``values`` holds every snapshot and
+    projection.
+    """
+
+    def __init__(self, graph: Graph, epsilon: float, mode: Mode = "truncate", dtype: DTypeLike = np.float32) -> None:
+        super().__init__(graph, dtype)
+        self.epsilon, self.mode = epsilon, mode
+        self.values: dict[str, np.ndarray] | None = None
+
+    def frame(self, frame: np.ndarray, refresh: bool = False) -> FloatFrame:
+        """Process one real input [C, H, W]; a refresh (always the first) computes it from scratch."""
+        graph, refresh = self.graph, refresh or self.values is None
+        if refresh:
+            parts = (graph.tensors | graph.projections).items()
+            self.values = {name: np.zeros(part.shape, self.dtype) for name, part in parts}
+        values, sent, truncated = self.values, {}, {}
+        for name in (p.name for p in graph.projections.values() if p.mode == "direct"):
+            values[name][:] = 0
+        for tensor, node in graph.steps():
+            x = frame.astype(self.dtype) if node is None else self._node(node, values)
+            change = x - values[tensor.name]
+            sends = np.abs(change) >= (0.0 if refresh else self.epsilon)
+            deltas = np.where(sends, change, 0)
+            values[tensor.name] = x if self.mode == "truncate" else np.where(sends, x, values[tensor.name])
+            sent[tensor.name] = sends & (change != 0)
+            truncated[tensor.name] = float(np.linalg.norm(change[~sends]))
+            for edge in graph.edges_from(tensor.name):
+                direct = graph.projections[edge.target].mode == "direct"
+                self._scatters[id(edge)].add(values[tensor.name] if direct else deltas, values[edge.target])
+        return FloatFrame(read_outputs(graph, values), refresh, sent, truncated)
 
 
 def read_outputs(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
