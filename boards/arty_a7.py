@@ -23,14 +23,15 @@ BOARDS = (
                                  projection_words=1024, snapshot_words=4608, weight_words=1536, column_words=192,
                                  tap_words=512, axis_words=256, node_words=64, channel_words=64),
         link=LinkConfig(buffer_bytes=2048, mirror_bytes=12288), **_COMMON),
-    # All of ResNet-8, float (1154 P words) and QDQ (1346 P words).
+    # All of ResNet-8, float (1154 P words) and QDQ (1346 P words, 4613 snapshot words), and the bundled network (217
+    # columns, 257 taps, 128x96 input).
     Board(
         variant="100", part="XC7A100T", platform_path="amaranth_boards.arty_a7:ArtyA7_100Platform",
         available={"LUT": 63400, "FF": 126800, "BRAM": 270, "DSP": 240}, programmer="arty_a7_100t",
         part_options=("xc7a100tcsg324-1",), lut_rams=("columns", "taps"),
-        config=AcceleratorConfig(pes=16, lanes=4, sweep=16, fifo_depth=64, kinds=("dense8",),
-                                 projection_words=1346, snapshot_words=4613, weight_words=1724, column_words=192,
-                                 tap_words=128, axis_words=192, node_words=64, channel_words=64),
-        link=LinkConfig(buffer_bytes=2048, mirror_bytes=4096), **_COMMON),
+        config=AcceleratorConfig(pes=16, lanes=4, sweep=16, fifo_depth=64, kinds=("dense8",), max_size=128,
+                                 projection_words=1346, snapshot_words=4613, weight_words=1724, column_words=256,
+                                 tap_words=320, axis_words=192, node_words=64, channel_words=64),
+        link=LinkConfig(buffer_bytes=2048, mirror_bytes=16384), **_COMMON),
 )
 """The variants, default first."""

@@ -1,8 +1,9 @@
 """Devices: what can run a quantised network frame by frame.
 
 A backend is a way of getting a device; ``BACKENDS`` lists them all. ``open_device("rtl")`` gives the compiled
-RTL, ``open_device("model")`` the golden model in NumPy, which needs nothing but this machine. A backend may
-take an argument after a colon ("NAME:ARGUMENT"), which its function is handed.
+RTL, ``open_device("model")`` the golden model in NumPy, which needs nothing but this machine,
+``open_device("serial:/dev/ttyUSB1")`` a board. A backend may take an argument after a colon
+("NAME:ARGUMENT"), which its function is handed; the function's docstring says what it is to users.
 """
 
 from __future__ import annotations
@@ -125,18 +126,28 @@ def _cycle_model(model: Model) -> tuple[CycleModel | None, str]:
 
 
 def _model(argument: str, progress: DeviceProgress) -> Device:
+    """the exact integer model in NumPy (model:cycles: and predicted cycles)"""
     if argument not in ("", "cycles"):
         raise UserError(f"backend 'model' is followed by nothing or by :cycles, not by ':{argument}'")
     return ModelDevice(predict=bool(argument))
 
 
 def _rtl(argument: str, progress: DeviceProgress) -> Device:
+    """the accelerator in compiled simulation (rtl:NAME: that of a board or preset)"""
     from host.link_device import RtlDevice  # needs Amaranth, which takes its time to import
 
     return RtlDevice(argument or None, progress)
 
 
-BACKENDS: dict[str, Callable[[str, DeviceProgress], Device]] = {"rtl": _rtl, "model": _model}
+def _serial(argument: str, progress: DeviceProgress) -> Device:
+    """a board on a serial port (serial:PORT, or serial:PORT@BAUD)"""
+    from host.link_device import SerialDevice
+    from host.ports import port_and_rates
+
+    return SerialDevice(*port_and_rates(argument))
+
+
+BACKENDS: dict[str, Callable[[str, DeviceProgress], Device]] = {"rtl": _rtl, "model": _model, "serial": _serial}
 """Name of a backend -> function from the text after the colon to a device that is not loaded yet."""
 
 

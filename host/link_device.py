@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from boards.board import Board
 from host.compiler import Program
-from host.configs import Named, link_for, named, output_regions, program_for
+from host.compiler.stored import SECTION
+from host.configs import Named, board_of, frame_reads, handed_out, link_for, named, program_for
 from host.errors import UserError
 from host.inspect import summarise
 from host.link.connection import Traffic
 from host.link.driver import Driver
 from host.link.program import device_program, region, values
 from host.link.transport import Transport
+from host.ports import Found, find
+from host.rates import Rate
 from host.rrm_file import Model
 from host.simulator.accelerator import AcceleratorSimulator
-from hw.layouts import StepKind
+from hw.layouts import StepKind, unpack
 from sim.arithmetic import Mode, threshold
 from sim.golden import decoded_outputs
 
@@ -47,7 +51,8 @@ class StepStats:
 class DeviceResult:
     """What one frame gave: real outputs by name, what each step counted, and the bytes on the link.
 
-    ``deltas`` and ``dropped`` are by tensor name; those of the input come from the host, which makes them.
+    ``deltas`` and ``dropped`` are by tensor name; those of the input come from the host, which makes them. ``board`` is
+    that of the ``LinkDevice``.
     """
 
     outputs: Mapping[str, np.ndarray]
@@ -58,6 +63,12 @@ class DeviceResult:
     elements: int
     macs_dense: int
     traffic: Traffic
+    board: Board | None = None
+
+    @property
+    def rate(self) -> Rate | None:
+        """How fast the board would be if all frames were like this one."""
+        return self.board and Rate(self.board, self.cycles, self.traffic.sent, self.traffic.received)
 
     @property
     def cycles(self) -> int:
@@ -79,7 +90,13 @@ class LinkDevice:
     Parameters
         program: makes or takes the program of a model. Raises UserError when it does not fit the device.
         connect: opens the line to a device that runs this program.
+
+    Members
+        board: the board that has this accelerator, where the cycles counted are the accelerator's alone. (Behind a
+            serial port they include the wait for the frame.)
     """
+
+    board: Board | None = None
 
     def __init__(self, program: Callable[[Model], Program], connect: Callable[[Program], Transport]) -> None:
         self._make_program, self._connect = program, connect
@@ -96,7 +113,7 @@ class LinkDevice:
         made = device_program(program, threshold, mode)
         self._driver.load(made)
         self._rule, self._input = made.input, np.zeros(made.input.shape, np.int16)
-        self._regions = output_regions(program)
+        self._reads = frame_reads(program)
         self._fresh = True
         self._elements = sum(int(np.prod(t.shape)) for t in graph.tensors.values())
         self._macs_dense = summarise(model.network).totals["macs_dense"]
@@ -104,11 +121,12 @@ class LinkDevice:
     def frame(self, codes: np.ndarray, refresh: bool = False) -> DeviceResult:
         """See ``host.devices.Device``."""
         self._fresh = False
-        report = self._driver.frame(codes, refresh, reads=tuple(self._regions.values()))
+        report = self._driver.frame(codes, refresh, reads=self._reads)
         deltas, dropped = self._move_input(codes, report.refresh)
+        *read, counted = report.data
         kept = {name: values(self.program, name, words)
-                for name, words in zip(self._regions, report.data, strict=True)}
-        counted = self.counters()
+                for name, words in zip(handed_out(self.program.graph), read, strict=True)}
+        counted = unpack(self.program.layouts.counters, counted)
         steps = tuple(StepStats(i, s.tensor, **{name: int(c[i]) for name, c in counted.items()})
                       for i, s in enumerate(self.program.steps))
         sweeps = [steps[self.program.step_of(n.target)] for n in self.program.graph.nodes]
@@ -117,7 +135,7 @@ class LinkDevice:
             decoded_outputs(self.program.graph, kept | {name: self._input}), report.refresh, steps,
             {name: deltas} | {s.tensor: s.deltas for s in sweeps},
             {name: dropped} | {s.tensor: s.dropped for s in sweeps},
-            self._elements, self._macs_dense, report.traffic)
+            self._elements, self._macs_dense, report.traffic, self.board)
 
     def _move_input(self, codes: np.ndarray, refresh: bool) -> tuple[int, int]:
         """Apply the input's threshold rule, as the driver does; (deltas, squares of what was not sent)."""
@@ -208,10 +226,52 @@ class RtlDevice(LinkDevice):
             raise UserError(f"{e}; --backend model runs it without the RTL") from None
 
     def _simulate(self, program: Program) -> AcceleratorSimulator:
+        known = board_of(program.config.hash)
+        self.board = known and known.board
         link = self._accelerator.link if self._accelerator else None
         self.simulator = AcceleratorSimulator(program.config, link or link_for(program), self._progress,
                                               self.traceable)
         return self.simulator
+
+
+class SerialDevice(LinkDevice):
+    """A board on a serial port.
+
+    It is asked who it is before anything else. A network that is not compiled yet is compiled for the board that it
+    says it is.
+
+    Parameters
+        port: path of the port.
+        rates: baud rates to try; none is those of the boards.
+    """
+
+    def __init__(self, port: str, rates: Sequence[int] = ()) -> None:
+        self._port, self._rates = port, rates
+        self.found: Found | None = None
+        super().__init__(self._program_of, lambda program: self.found.transport)
+
+    def _program_of(self, model: Model) -> Program:
+        self.found = found = find(self._port, self._rates)
+        try:
+            return self._compiled(model, found)
+        except BaseException:
+            found.transport.close()
+            raise
+
+    def _compiled(self, model: Model, found: Found) -> Program:
+        config, board = found.identity.config_hash, found.board
+        if SECTION not in model.sections:
+            if board is None:
+                raise UserError(f"{self._port}: the device is built with config {config}, which no board of this "
+                                "version has; give a network that is compiled for it (rrm-fpga compile)")
+            return board.compile(model.network.graph)
+        program = program_for(model)
+        if program.config.hash != config:
+            known = f"{board.name} (config {config})" if board else f"built with config {config}"
+            wanted = f" --config {board.name}" if board else ""
+            raise UserError(f"{self._port}: the device is {known}, but network {model.network.name} is compiled for "
+                            f"config {program.config.hash}; compile it for this device: rrm-fpga compile{wanted}")
+        return program
 
 
 def _overwritten_by(program: Program, name: str) -> str | None:

@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from host.compiler import Program
+from host.configs import Named
 from host.cycles import CycleModel, observed_frame
+from host.rates import Forecast, Rate
 from host.rrm_file import Model
 from host.video import open_source
 from sim.golden import GoldenModel
@@ -56,10 +58,19 @@ def _edge(program: Program, number: int | None, direct: bool) -> tuple[str, ...]
 
 def predicted(program: Program, model: Model, clip: str) -> np.ndarray:
     """Cycles int64[frames, steps] of the first frames of a clip, exact mode."""
-    network, golden = model.network, GoldenModel(program.graph)
-    code, changes = program.graph.tensors[program.graph.input].code, []
-    with open_source(clip) as frames:
-        for frame in islice(frames, FRAMES):
-            codes = network.input.to_codes(model.sidecar.input.apply(frame, network.input), code)
-            changes.append(observed_frame(golden, codes)[1])
+    golden = GoldenModel(program.graph)
+    changes = [observed_frame(golden, codes)[1] for codes in first_codes(model, clip)]
     return np.stack([f.steps for f in CycleModel(program).frames(changes)])
+
+
+def rate(program: Program, board: Named, model: Model, clip: str) -> Rate:
+    """How fast a board is on the first frames of a clip, exact mode, without that from scratch."""
+    return Forecast(program.graph, 0, "hold", first_codes(model, clip)).rate(board, program)
+
+
+def first_codes(model: Model, clip: str) -> list[np.ndarray]:
+    """Codes int16[C, H, W] of the input for the first frames of a clip."""
+    network, graph = model.network, model.network.graph
+    with open_source(clip) as frames:
+        return [network.input.to_codes(model.sidecar.input.apply(frame, network.input), graph.tensors[graph.input].code)
+                for frame in islice(frames, FRAMES)]

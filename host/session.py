@@ -112,7 +112,9 @@ class FrameStats:
     cycles
         clock cycles of the accelerator, from the first step to the last.
     link_sent, link_received
-        bytes to the device and back for this frame: the frame, its outputs, and anything repeated.
+        bytes to the device and back for this frame: the frame, its outputs and counts, and anything repeated.
+    link_repeats, link_resets
+        requests that had to be repeated; how often the device had lost its state.
     reason
         why it was computed from scratch (``host.refresh.Reason``), or None.
     truncated, predicted_error
@@ -135,6 +137,8 @@ class FrameStats:
     cycles: int | None
     link_sent: int | None
     link_received: int | None
+    link_repeats: int | None
+    link_resets: int | None
     reason: Reason | None
     truncated: float | None
     predicted_error: float | None
@@ -143,6 +147,8 @@ class FrameStats:
     COUNTED: ClassVar = ("elements", "nonzero", "deltas", "macs", "macs_nonzero_weights", "macs_activations",
                          "macs_dense")
 
+    LINK: ClassVar = ("sent", "received", "repeats", "resets")
+
     @property
     def density(self) -> float:
         """Share of the network's MACs that was done."""
@@ -150,24 +156,24 @@ class FrameStats:
 
     def counts(self) -> dict[str, int]:
         """What is known of the sums over the network, so that they may be summed over frames as well."""
-        names = (*self.COUNTED, "cycles", "link_sent", "link_received")
+        names = (*self.COUNTED, "cycles", *(f"link_{name}" for name in self.LINK))
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
-    def as_dict(self) -> dict[str, int | float | bool]:
-        """Plain values for JSON, without the detail and what is not known."""
+    def as_dict(self) -> dict[str, int | float | bool | str]:
+        """Plain values for JSON, without the detail and what is not known; how fast the device's board is."""
         frame = {"frame": self.frame, "refresh": self.refresh, "reason": self.reason}
         drift = {"truncated": self.truncated, "predicted_error": self.predicted_error}
         known = {name: value for name, value in (frame | drift).items() if value is not None}
-        return {**known, **self.counts(), "density": round(self.density, 6)}
+        rate = getattr(self.detail, "rate", None)
+        return {**known, **self.counts(), "density": round(self.density, 6), **(rate.as_dict() if rate else {})}
 
     @classmethod
     def of(cls, frame: int, result: Result, reason: Reason | None, control: ErrorControl) -> FrameStats:
         """The totals of a device's result."""
         traffic = getattr(result, "traffic", None)
         return cls(frame, result.refresh, **{name: result.total(name) for name in cls.COUNTED},
-                   cycles=result.cycles, link_sent=traffic and traffic.sent,
-                   link_received=traffic and traffic.received, reason=reason, truncated=control.accumulated,
-                   predicted_error=control.predicted, detail=result)
+                   cycles=result.cycles, **{f"link_{name}": traffic and getattr(traffic, name) for name in cls.LINK},
+                   reason=reason, truncated=control.accumulated, predicted_error=control.predicted, detail=result)
 
 
 class Session:
@@ -189,7 +195,7 @@ class Session:
 
     Members
         model: the quantised model.
-        thresholds: in codes, by tensor.
+        thresholds, modes: in codes, by tensor.
         refresh_every: frames after which ``infer`` refreshes by itself because the accumulators could wrap
             otherwise (``truncate`` only), or None.
 
@@ -224,14 +230,14 @@ class Session:
         self._schedule = Schedule(refresh, rule, thresholds, self.refresh_every, self._control)
         self.device = open_device(device) if isinstance(device, str) else device
         self.device.load(self.model, thresholds, modes)
-        self.thresholds, self._frame = thresholds, 0
+        self.thresholds, self.modes, self._frame = thresholds, modes, 0
 
     def infer(self, frame: np.ndarray, refresh: bool = False) -> tuple[dict[str, np.ndarray], FrameStats]:
         """Run one frame uint8[H, W, 3] RGB and return (every network output by its ONNX name, stats).
 
         ``refresh`` computes this frame from scratch; the first one always is.
         """
-        return self.infer_array(self.model.sidecar.input.apply(_checked(frame), self.network.input), refresh)
+        return self.infer_array(self._array(frame), refresh)
 
     def infer_array(self, array: np.ndarray,
                     refresh: bool = False) -> tuple[dict[str, np.ndarray], FrameStats]:
@@ -244,6 +250,10 @@ class Session:
         stats = FrameStats.of(self._frame, result, reason, self._control)
         self._frame += 1
         return self.network.finish(dict(result.outputs)), stats
+
+    def frame_codes(self, frame: np.ndarray) -> np.ndarray:
+        """``codes`` of a frame uint8[H, W, 3] RGB."""
+        return self.codes(self._array(frame))
 
     def codes(self, array: np.ndarray) -> np.ndarray:
         """Codes int16[C, H, W] of the input tensor for what onnxruntime would be fed with."""
@@ -288,6 +298,9 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _array(self, frame: np.ndarray) -> np.ndarray:
+        return self.model.sidecar.input.apply(_checked(frame), self.network.input)
 
     def _by_tensor(self, value: object, default: object) -> dict:
         tensors = self.network.graph.tensors

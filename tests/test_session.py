@@ -181,7 +181,7 @@ def test_a_device_of_ones_own():
 
 
 def test_every_backend_opens():
-    assert list(BACKENDS) == ["rtl", "model"]
+    assert list(BACKENDS) == ["rtl", "model", "serial"]
     assert isinstance(open_device("model"), ModelDevice)
     assert isinstance(open_device("rtl:sim8"), RtlDevice)
 

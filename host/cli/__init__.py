@@ -17,6 +17,7 @@ import typer
 
 from host.cli.analyze import analyze
 from host.cli.compile import compile_network
+from host.cli.devices import devices
 from host.cli.doctor import doctor
 from host.cli.fit_error import fit_error
 from host.cli.infer import infer
@@ -64,6 +65,7 @@ app.command("compile")(compile_network)
 app.command()(analyze)
 app.command("fit-error")(fit_error)
 app.command()(verify)
+app.command()(devices)
 app.command()(doctor)
 
 

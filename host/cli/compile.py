@@ -14,7 +14,9 @@ def compile_network(
         network: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The network.")],
         output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.rrm", help="File to write.")],
         board: Annotated[str | None, typer.Option(
-            metavar="NAME", help="Also compile the program for this board, such as arty_a7_35 or ulx3s.")] = None,
+            metavar="NAME", help="Also compile the program for this board, such as arty_a7 or ulx3s.")] = None,
+        variant: Annotated[str | None, typer.Option(
+            metavar="NAME", help="The variant of --board, such as 100; its first one if not given.")] = None,
         config: Annotated[str | None, typer.Option(
             metavar="NAME", help="The same for an accelerator by name: a board, or a preset of the simulator "
                                  "(sim64: 64 rows, memories sized to the network).")] = None,
@@ -51,14 +53,16 @@ def compile_network(
     from host.output import check_writable
     from host.quantiser import accumulator_width
     from host.refresh import with_rule
-    from host.report import layers
+    from host.report import layers, rate
     from host.session import CALIBRATION_FRAMES, needs_calibration
     from host.video import sample_frames
 
     check_writable(output)
     if board is not None and config is not None:
         raise UserError("--board and --config both name the accelerator; give one of them")
-    accelerator = None if (board or config) is None else named(board or config)
+    if variant is not None and board is None:
+        raise UserError("--variant is one of a board; name it with --board")
+    accelerator = None if (board or config) is None else named(board or config, variant)
     model = o.PictureOptions(preset, head, size, colour, mean, scale, layout, resize).open_model(network)
     if model.network.graph.quantised:
         raise UserError(f"{network}: it is compiled already")
@@ -73,6 +77,8 @@ def compile_network(
         program = accelerator.compile(model.network.graph)
         model = replace(model, sections={**model.sections, SECTION: to_section(program)})
         show(layers(program, model, calibrate))
+        if accelerator.board is not None and calibrate is not None:
+            print(f"  {accelerator.name}: at most {rate(program, accelerator, model, calibrate)}")
     rrm_file.save(output, model, f"rrm-fpga {version()}")
     width = accumulator_width(model.network.graph)
     print(f"{output}: {model.network.name}, {output.stat().st_size:,} bytes; accumulators need "

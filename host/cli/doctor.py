@@ -96,10 +96,9 @@ def _first_program(*names: str) -> str | None:
 
 
 def _serial_ports() -> str | None:
-    from serial.tools import list_ports
+    from host.ports import serial_ports
 
-    return ", ".join(f"{p.device} ({p.description})" for p in list_ports.comports()
-                     if p.hwid != "n/a") or None  # n/a: named by the system, but nothing is there
+    return ", ".join(f"{p.path} ({p.description})" for p in serial_ports()) or None
 
 
 def _cache() -> Finding:

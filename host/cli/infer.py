@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from host.cli.results import Results
+    from host.compiler import Program
+    from host.configs import Named
     from host.devices import Device
+    from host.rates import Forecast
     from host.session import Session
 
+FORECAST_FRAMES = 4
+"""Frames from which the cycles of boards are predicted."""
 _EXACTNESS, _RESULTS, _INPUT = "Exactness", "Results", "Input"
 _REASONS = {"first": "at the start", "asked": "as asked", "schedule": "by --refresh", "cut": "cheaper than the changes",
             "error": "for --max-error", "range": "before an accumulator could wrap", "device": "after a device reset"}
@@ -39,8 +44,8 @@ def infer(
         backend: Annotated[str, typer.Option(
             metavar="NAME", rich_help_panel=o.NETWORK,
             help="What runs it: rtl is the accelerator in compiled simulation (rtl:NAME: that of a board or preset), "
-                 "model the exact integer model in NumPy, with the same results (model:cycles: and predicted "
-                 "cycles).")] = "rtl",
+                 "serial:PORT a board (serial:PORT@BAUD: at another baud rate than its own), model the exact integer "
+                 "model in NumPy, with the same results (model:cycles: and predicted cycles).")] = "rtl",
         calibrate: o.CalibrateOption = None,
         weights: o.WeightsOption = "auto",
         frames: Annotated[int | None, typer.Option(
@@ -181,6 +186,8 @@ class _Run:
         self.taps, self.trace = taps, trace
         self.frames = 0
         self.refreshes: Counter[str] = Counter()
+        self._first: list[np.ndarray] = []
+        self._forecast: Forecast | None = None
         self.totals: Counter[str] = Counter()
         self.seconds = 0.0
         self.interrupted = False
@@ -206,6 +213,8 @@ class _Run:
             dense = head.decode(self.baseline.infer(frame, refresh=True)[0], placement)
         taps = {name: self.session.tap(name) for name in self.taps if name not in outputs}
         self.results.add(frame, outputs, stats, detections, taps, dense)
+        if self.frames < FORECAST_FRAMES:
+            self._first.append(self.session.frame_codes(frame))
         self.frames += 1
         self.refreshes.update([stats.reason] if stats.refresh else ())
         self.totals.update(stats.counts())
@@ -245,11 +254,15 @@ class _Run:
         print(f"  speed         {self.frames / self.seconds:.3g} frames/s, backend {backend} on this machine"
               + (f"; {simulated / self.seconds:,.0f} simulated cycles/s" if simulated else ""))
         if t["cycles"]:
-            predicted = "" if simulated else f", as predicted for {self.session.device.accelerator}"
-            print(f"  cycles        {t['cycles'] / self.frames:,.0f} a frame{predicted}")
+            accelerator = getattr(self.session.device, "accelerator", None)
+            print(f"  cycles        {t['cycles'] / self.frames:,.0f} a frame"
+                  + (f", as predicted for {accelerator}" if accelerator else "")
+                  + (", with those that waited for the line" if backend.startswith("serial:") else ""))
         if t["link_sent"]:
             print(f"  link          {t['link_sent'] / self.frames:,.0f} bytes a frame to the device, "
-                  f"{t['link_received'] / self.frames:,.0f} back")
+                  f"{t['link_received'] / self.frames:,.0f} back"
+                  + (f"; {_count(t['link_repeats'], 'packet')} repeated" if t["link_repeats"] else "")
+                  + (f"; the device lost its state {_count(t['link_resets'], 'time')}" if t["link_resets"] else ""))
 
     def _work(self) -> None:
         t = self.totals
@@ -277,11 +290,26 @@ class _Run:
         if self.session.refresh_every is not None:
             print(f"  refresh       {_count(self.session.refresh_every, 'frame')} after the last at most, "
                   "or an accumulator could wrap")
-        for i, (board, shortage) in enumerate(boards_for(graph).items()):
+        for i, (board, program, shortage) in enumerate(boards_for(graph)):
             short = shortage.split("; ")
             more = f"; and {len(short) - 3} more" if len(short) > 3 else ""
-            print(f"  {'' if i else 'boards':13} {board}: "
-                  + (f"does not fit: {'; '.join(short[:3])}{more}" if shortage else "fits"))
+            holds = f"does not fit: {'; '.join(short[:3])}{more}" if shortage else f"fits{self._rate(board, program)}"
+            print(f"  {'' if i else 'boards':13} {board.name}: {holds}")
+
+    def _rate(self, board: Named, program: Program) -> str:
+        """How fast a board would be that holds the network: as measured where it ran on this board's accelerator."""
+        from host.rates import Forecast, Rate
+
+        t, session = self.totals, self.session
+        if t["link_sent"] and session.device.board == board.board:
+            rate = Rate(board.board, *(t[name] / self.frames for name in ("cycles", "link_sent", "link_received")))
+            return f"; at most {rate}"
+        if not self._first:
+            return ""
+        if self._forecast is None:
+            self._forecast = Forecast(session.network.graph, session.thresholds, session.modes, self._first)
+        rate = self._forecast.rate(board, program, self.refreshes.total() / self.frames)
+        return f"; at most {rate}, predicted from the first {_count(len(self._first), 'frame')}"
 
 
 def _traceable(device: Device, path: Path) -> None:

@@ -32,6 +32,10 @@ NOT_RECEIVED = (Status.DAMAGED, Status.TRUNCATED, Status.TOO_LONG)
 LOST = (Status.SESSION, Status.SEQUENCE, Status.STALLED, Status.RUNNING)
 
 
+class NoAnswer(UserError):
+    """Nobody answers."""
+
+
 class DeviceReset(Exception):
     """The device does not know the session any more, or is not where the host thinks it is: begin anew."""
 
@@ -71,7 +75,7 @@ class Connection:
 
     Parameters
         transport: bytes to and from the device.
-        config: what the device has to be built for.
+        config: what the device has to be built for; None will do for ``identify``.
         timeout: seconds without a byte after which a request is repeated. Longer than the device's own
             timeout, after which it gives up an unfinished packet.
         attempts: how often a request is sent before the device counts as gone.
@@ -82,7 +86,7 @@ class Connection:
         identity: after ``identify``.
     """
 
-    def __init__(self, transport: Transport, config: AcceleratorConfig, *, timeout: float = 1.0,
+    def __init__(self, transport: Transport, config: AcceleratorConfig | None, *, timeout: float = 1.0,
                  attempts: int = 8, run_timeout: float = 600.0) -> None:
         self.transport, self.config, self.timeout, self.attempts = transport, config, timeout, attempts
         self.run_timeout = run_timeout
@@ -106,7 +110,7 @@ class Connection:
             raise UserError(f"{name}: the device speaks link protocol {known['protocol']}, this program "
                             f"{PROTOCOL}; build the device anew, or use the program that it was built with")
         found = f"{known['config_hash']:016x}"
-        if found != self.config.hash:
+        if self.config is not None and found != self.config.hash:
             raise UserError(f"{name}: the device is built with config {found}, the network is compiled for "
                             f"config {self.config.hash}; compile it for this device, or build another")
         self.identity = Identity(found, known["buffer_bytes"], known["mirror_bytes"], known["input_channels"])
@@ -160,8 +164,8 @@ class Connection:
             answer = self._answer()
             if answer is not None:
                 return answer
-        raise UserError(f"{self.transport.name}: no answer to {command.name} in {self.attempts} attempts; is "
-                        "the device on, connected and programmed, and is this its port?")
+        raise NoAnswer(f"{self.transport.name}: no answer to {command.name} in {self.attempts} attempts; is "
+                       "the device on, connected and programmed, and is this its port?")
 
     def _answer(self) -> _Packet | None:
         """The answer to the present request; None when it is to be repeated."""

@@ -48,6 +48,7 @@ class Region:
     """Words to read: ``words`` addresses of each of ``units`` units (of PROJECTIONS: sweep groups).
 
     ``low`` is the smallest of at most 256 codes that snapshots hold; without it they are never read as changes.
+    ``changes``: a frame reads them as changes since the last one, where the mirror has room.
     """
 
     space: Space
@@ -56,6 +57,7 @@ class Region:
     unit: int = 0
     units: int = 1
     low: int | None = None
+    changes: bool = True
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ class Driver:
     def _output_mirror(self, region: Region) -> int | None:
         """Where the mirror keeps an output: behind the frame, as they come, while there is room."""
         total = region.units * region.words * self._word_bytes(region, True)
-        if total > MOST_BYTES or (region.space == Space.SNAPSHOTS and region.low is None):
+        if not region.changes or total > MOST_BYTES or (region.space == Space.SNAPSHOTS and region.low is None):
             return None
         if region not in self._outputs:
             start = int(np.prod(self._program.input.shape)) + sum(

@@ -66,6 +66,19 @@ def _pack(new: np.ndarray, changed: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return packed, ends
 
 
+def pack_changes(new: np.ndarray, old: np.ndarray) -> bytes:
+    """The answer to CHANGES as a device packs it: ``unpack_changes(pack_changes(new, old), old) == new``, uint8[n]."""
+    count = -(-len(new) // GROUP)
+    data, sent = np.zeros((count, GROUP + 1), np.uint8), np.zeros((count, GROUP + 1), bool)
+    changed = np.zeros((count, GROUP), bool)
+    changed.reshape(-1)[:len(new)] = new != old
+    padded = np.zeros(count * GROUP, np.uint8)
+    padded[:len(new)] = new
+    data[:, :GROUP], sent[:, :GROUP] = padded.reshape(-1, GROUP), changed
+    data[:, GROUP], sent[:, GROUP] = np.packbits(changed, axis=1, bitorder="little")[:, 0], True
+    return data[sent].tobytes() if sent.sum() < len(new) else new.tobytes()
+
+
 def unpack_changes(data: bytes, old: bytes) -> bytes:
     """The answer to CHANGES, given the mirror: per 8 bytes those that changed, then their mask.
 

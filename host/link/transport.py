@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import time
+from pathlib import Path
 from typing import Protocol
 
 from host.errors import UserError
@@ -30,7 +32,7 @@ class Transport(Protocol):
 
 
 class SerialTransport:
-    """A serial port (or a pseudo-terminal) by its path, through pyserial."""
+    """A serial port (or a pseudo-terminal) by its path, through pyserial. Raises UserError when it cannot be opened."""
 
     def __init__(self, port: str, baud: int) -> None:
         import serial
@@ -38,8 +40,8 @@ class SerialTransport:
         self.name = port
         try:
             self._port = serial.Serial(port, baud, exclusive=True)
-        except (serial.SerialException, OSError, ValueError) as error:
-            raise UserError(f"{port}: cannot open this serial port at {baud} baud: {error}") from error
+        except (OSError, ValueError) as error:  # a SerialException is an OSError
+            raise UserError(f"{port}: {_why_closed(port, baud, error)}") from error
         self._port.reset_input_buffer()
 
     def write(self, data: bytes) -> None:
@@ -61,6 +63,26 @@ class SerialTransport:
             return call(*args)
         except (serial.SerialException, OSError) as error:
             raise UserError(f"{self.name}: the serial port is gone: {error}") from error
+
+
+def _why_closed(port: str, baud: int, error: Exception) -> str:
+    """Why a serial port could not be opened, and what to do."""
+    number = getattr(error, "errno", None)
+    if number == errno.ENOENT:
+        return "there is no such serial port; rrm-fpga devices lists those that are there"
+    if number in (errno.EACCES, errno.EPERM):
+        return f"no permission to open this serial port; become a member of the group {_group(port)} and log in again"
+    if number in (errno.EBUSY, errno.EAGAIN):
+        return "another program has this serial port open"
+    return f"cannot open this serial port at {baud} baud: {error}"
+
+
+def _group(port: str) -> str:
+    """The group that may open a port (Linux: mostly dialout)."""
+    try:
+        return Path(port).group()
+    except (OSError, KeyError, NotImplementedError):
+        return "dialout"
 
 
 class SocketTransport:

@@ -1,6 +1,7 @@
 // A simulated board on a pseudo-terminal: drives a serial design only through its line, in real bit times.
-// line FD SEED FLIP DROP RESET: FD the terminal's other end; FLIP and DROP the chances, per million, that a byte to
-// the device has a wrong bit or is lost; RESET the cycle of a reset, or 0. CYCLES and BITS: clock cycles in BITS bits.
+// line FD SEED FLIP DROP RESET: FD the terminal's other end; FLIP and DROP the chances, per million, that a byte in
+// either direction has a wrong bit or is lost; RESET: the reset button is pressed when so many bytes have reached the
+// device (0: never). CYCLES and BITS: clock cycles in BITS bits.
 #include "Vtop.h"
 #include "verilated.h"
 #include <cstdint>
@@ -16,6 +17,11 @@ int main(int argc, char** argv) {
     std::mt19937 random(std::atoi(argv[2]));
     const unsigned flip = std::atoi(argv[3]), drop = std::atoi(argv[4]);
     const uint64_t reset = std::strtoull(argv[5], nullptr, 10);
+    uint64_t arrived = 0, pressed = 0;
+    const auto pass = [&](uint8_t& byte) {  // whether it arrives, and as what
+        if (random() % 1000000 < flip) byte ^= 1 << random() % 8;
+        return random() % 1000000 >= drop;
+    };
     VerilatedContext context;
     Vtop top{&context};
     std::deque<uint8_t> bytes;
@@ -31,10 +37,8 @@ int main(int argc, char** argv) {
                 if (poller.revents & (POLLERR | POLLNVAL)) return 0;
                 uint8_t buffer[4096];
                 const ssize_t n = (poller.revents & POLLIN) ? read(fd, buffer, sizeof buffer) : 0;
-                for (ssize_t i = 0; i < n; i++) {
-                    const bool hit = random() % 1000000 < flip, lost = random() % 1000000 < drop;
-                    if (!lost) bytes.push_back(hit ? buffer[i] ^ 1 << random() % 8 : buffer[i]);
-                }
+                for (ssize_t i = 0; i < n; i++)
+                    if (pass(buffer[i])) bytes.push_back(buffer[i]);
             }
         }
         quiet = top.busy || sending || receiving ? 0 : quiet + 1;
@@ -52,9 +56,10 @@ int main(int argc, char** argv) {
                 sending--;
                 top.rx = sending ? sent & 1 : 1;
                 send_left = sending ? send_left + CYCLES : 0;
+                if (!sending && ++arrived == reset) pressed = cycle;
             }
         }
-        top.rst = reset && cycle >= reset && cycle < reset + 20;
+        top.rst = pressed && cycle < pressed + 20;
         top.clk = 1;
         top.eval();
         top.clk = 0;
@@ -69,8 +74,8 @@ int main(int argc, char** argv) {
                 receive_left += CYCLES;
                 got = got >> 1 | (top.tx ? 512 : 0);
                 if (--receiving == 0 && (got & 512)) {
-                    const uint8_t byte = got >> 1;
-                    if (write(fd, &byte, 1) != 1) return 0;
+                    uint8_t byte = got >> 1;
+                    if (pass(byte) && write(fd, &byte, 1) != 1) return 0;
                 }
             }
         }

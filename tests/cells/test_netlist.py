@@ -9,8 +9,7 @@ from boards.top import SerialDesign
 from host.compiler import compile_graph
 from hw.accelerator import Accelerator
 from hw.config import AcceleratorConfig
-from tests.boards.board_line import board, compile_board
-from tests.boards.test_pins import play
+from tests.boards.board_line import board, compile_board, play
 from tests.cells import replay
 from tests.link.test_accelerator import LINK
 from tests.random_graphs import Limits, random_graph
