@@ -39,7 +39,7 @@ from host.cycles import Changes, CycleModel, FrameCycles, observed_frame
 from host.devices import Device
 from host.errors import UserError
 from host.events import Event, Events
-from host.link.estimate import LinkEstimate
+from host.link.rehearsal import LinkEstimate
 from host.rrm_file import Model
 from hw.layouts import Kind
 from sim.arithmetic import Mode

@@ -9,12 +9,9 @@ import numpy as np
 
 from boards.board import Board
 from host.compiler import Program
-from host.configs import Named, frame_reads, handed_out
+from host.configs import Named, handed_out
 from host.cycles import CycleModel, observed_frame
-from host.link.connection import Traffic
-from host.link.driver import Driver
-from host.link.program import device_program
-from host.link.rehearsal import Rehearsal
+from host.link.rehearsal import LinkEstimate
 from hw.link.packets import LinkConfig
 from hw.uart import FRAME_BITS
 from sim.arithmetic import Mode
@@ -73,34 +70,25 @@ class Forecast:
 
     def __init__(self, graph: Graph, threshold: int | Mapping[str, int], mode: Mode | Mapping[str, Mode],
                  frames: Sequence[np.ndarray]) -> None:
-        self._threshold, self._mode, self._codes = threshold, mode, list(frames)
-        golden = GoldenModel(graph, threshold, mode)
-        names = [name for name in handed_out(graph) if name != graph.input]
-        self._changes, self._outputs = [], []
+        golden, names = GoldenModel(graph, threshold, mode), (graph.input, *handed_out(graph))
+        self._changes, self._kept = [], []
         for codes in frames:
             self._changes.append(observed_frame(golden, codes)[1])
             kept = golden.projections | golden.snapshots
-            self._outputs.append({name: kept[name].copy() for name in names})
+            self._kept.append({name: kept[name].copy() for name in names})
 
     def rate(self, board: Named, program: Program, refreshed: float = 0.0) -> Rate:
         """How fast a board runs its program when this share of the frames is computed from scratch."""
         cycles = [frame.total for frame in CycleModel(program).frames(self._changes)]
-        traffic = self.traffic(program, board.link)
+        sent, received = zip(*self.traffic(program, board.link), strict=True)
 
         def mean(values: Sequence[int]) -> float:
             first, rest = values[0], values[1:] or values
             return refreshed * first + (1 - refreshed) * sum(rest) / len(rest)
 
-        return Rate(board.board, mean(cycles), mean([t.sent for t in traffic]), mean([t.received for t in traffic]))
+        return Rate(board.board, mean(cycles), mean(sent), mean(received))
 
-    def traffic(self, program: Program, link: LinkConfig) -> list[Traffic]:
-        """What each frame takes on the link of a device."""
-        device = Rehearsal(program, link)
-        driver, traffic = Driver(device, program.config), []
-        driver.connect()
-        driver.load(device_program(program, self._threshold, self._mode))
-        for codes, outputs in zip(self._codes, self._outputs, strict=True):
-            for name, value in outputs.items():
-                device.keep(name, value)
-            traffic.append(driver.frame(codes, reads=frame_reads(program)).traffic)
-        return traffic
+    def traffic(self, program: Program, link: LinkConfig) -> list[tuple[int, int]]:
+        """(bytes sent, bytes received) of each frame on the link of a device."""
+        line = LinkEstimate(program, link)
+        return [line.frame(kept) for kept in self._kept]

@@ -41,8 +41,8 @@ def test_a_rehearsal_has_the_packets_of_the_device(tiny_onnx, tiny_clip, thresho
         forecast = Forecast(model.network.graph, session.thresholds, session.modes, codes)
         program = session.device.program
     traffic = forecast.traffic(program, link_for(program))
-    assert [(t.sent, t.received) for t in traffic] == [(s.link_sent, s.link_received) for s in stats]
-    assert len({t.sent for t in traffic}) > 1
+    assert traffic == [(s.link_sent, s.link_received) for s in stats]
+    assert len({sent for sent, _ in traffic}) > 1
 
 
 def test_infer_and_compile_say_how_fast_boards_are(tmp_path, capsys, tiny_onnx, tiny_clip) -> None:

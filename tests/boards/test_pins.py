@@ -87,7 +87,7 @@ def bytes_until(frame: int, network: Path, clip: Path) -> int:
     asked = driver.link.traffic.sent  # once more, before the program is known
     driver.load(device_program(program))
     frames = Forecast(program.graph, 0, "hold", first_codes(model, str(clip))).traffic(program, LINK)
-    return asked + driver.link.traffic.sent + sum(t.sent for t in frames[:frame])
+    return asked + driver.link.traffic.sent + sum(sent for sent, _ in frames[:frame])
 
 
 def test_a_clean_line(network, simulated, tiny_clip, tmp_path, rtl) -> None:
