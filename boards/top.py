@@ -49,7 +49,7 @@ class SerialDesign(wiring.Component):
     Parameters
     ----------
     design
-        a component with streams of bytes ``i`` and ``o`` and the output ``busy``.
+        a component with streams of bytes ``i`` and ``o`` and the outputs ``busy`` and ``error``.
     clock_hz, baud
         see ``hw.uart.Uart``.
 
@@ -57,7 +57,7 @@ class SerialDesign(wiring.Component):
     -------
     rx, tx : the serial lines
     idle, busy, error : Out
-        the lights. ``error``: the serial port could not receive something.
+        the lights. ``error``: the serial port could not receive something, or the design says so.
     """
 
     def __init__(self, design: wiring.Component, *, clock_hz: int, baud: int) -> None:
@@ -74,7 +74,7 @@ class SerialDesign(wiring.Component):
         connect(m, uart.o, design.i)
         connect(m, design.o, uart.i)
         m.d.comb += [uart.rx.eq(self.rx), self.tx.eq(uart.tx), busy.event.eq(design.busy),
-                     error.event.eq(uart.framing_error | uart.overrun),
+                     error.event.eq(uart.framing_error | uart.overrun | design.error),
                      self.busy.eq(busy.lit), self.idle.eq(~busy.lit), self.error.eq(error.lit)]
         return m
 

@@ -26,13 +26,16 @@ class Accelerator(wiring.Component):
         packets from and to the host (docs/link.md). Bytes are not taken while a packet is executed.
     busy : Out
         a run is going on.
+    error : Out
+        the last packet was damaged or refused.
 
     A session's end (RESET, or a stall) resets the ring but not its memories.
     """
 
     def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
         self.config, self.link = config, link
-        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)), "busy": Out(1)})
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)), "busy": Out(1),
+                          "error": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -41,7 +44,7 @@ class Accelerator(wiring.Component):
         m.submodules.ring = ResetInserter(link.reset)(ring)
         connect(m, flipped(self.i), link.i)
         connect(m, link.o, flipped(self.o))
-        m.d.comb += self.busy.eq(~ring.idle)
+        m.d.comb += [self.busy.eq(~ring.idle), self.error.eq(link.error)]
         m.d.comb += link.ring.idle.eq(ring.idle)
         for port in ("load", "run", "frame", "read"):
             connect(m, getattr(link.ring, port), getattr(ring, port))

@@ -90,7 +90,7 @@ FAULTS = (
           "tests/hw/test_barrier.py::test_a_step_waits_for_the_queues_of_the_last"),
     Fault("groups of PEs swept in reverse order", "hw/ring.py", "for g in range(config.groups))",
           "for g in reversed(range(config.groups)))", WHOLE),
-    Fault("the mirror's address lags behind", "hw/link/frames.py", "Mux(step, at + 1, at)", "at", WHOLE),
+    Fault("the mirror's address lags behind", "hw/link/frames.py", "block + token.offset", "block", WHOLE),
 )
 FAST = ("result not forwarded at distance 2", "LNZD stops one element early", "threshold > in place of >=")
 """Those that the normal test run tries."""

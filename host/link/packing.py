@@ -1,7 +1,8 @@
 """Packing of what changed: frames on their way to the device, outputs on their way back.
 
-Both ends know the same mirror, so only bytes that differ from it travel, with one bit per byte for their
-positions; or all bytes, when that is less. So n bytes of which k changed take min(n, k + ceil(n / 8)).
+Both ends know the same mirror, so only bytes that differ from it travel, with masks for their positions; or all
+bytes, when that is less. Of n bytes of which k in m groups of 8 changed, a frame takes min(n, ceil(n / 64) + m + k)
+and an output, which the device packs, min(n, k + ceil(n / 8)).
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-GROUP = 8
-"""Elements per mask byte."""
+from hw.link.packets import BLOCK, GROUP
+
+GROUPS = BLOCK // GROUP
+"""Groups that a block's mask tells of."""
 
 
 @dataclass(frozen=True)
@@ -30,40 +33,50 @@ def parts(new: np.ndarray, old: np.ndarray | None, capacity: int) -> Iterator[Pa
     new, old
         uint8[n]: elements to send, and the device's mirror of them (None: not known).
     capacity
-        most bytes of a part, at least 9.
+        most bytes of a part, at least 10.
 
-    Changes are packed as groups of 8 elements: a mask, then the elements whose bit is set.
+    Changes are packed as blocks of 64 elements: a mask of its groups of 8, then for each group whose bit is set a
+    mask of its elements and those whose bit is set.
     """
-    limit = min(capacity, 0xFFFF)
-    if old is None or (size := -(-len(new) // GROUP) + np.count_nonzero(new != old)) >= len(new):
-        for at in range(0, len(new), limit):
-            data = new[at:at + limit].tobytes()
-            yield Part(False, len(data), data)
-        return
-    packed, ends = _pack(new, new != old)
-    assert len(packed) == size
-    group, at = 0, 0
-    while group < len(ends):
-        last = int(np.searchsorted(ends, at + capacity, "right"))
-        last = min(last, group + 0xFFFF // GROUP)
-        yield Part(True, min(last * GROUP, len(new)) - group * GROUP, packed[at:ends[last - 1]].tobytes())
-        group, at = last, int(ends[last - 1])
+    limit, n = min(capacity, 0xFFFF), len(new)
+    if old is not None:
+        packed = list(_changes(new, new != old, limit))
+        if sum(len(part.data) for part in packed) < n:
+            yield from packed
+            return
+    for at in range(0, n, limit):
+        data = new[at:at + limit].tobytes()
+        yield Part(False, len(data), data)
 
 
-def _pack(new: np.ndarray, changed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(packed bytes, end of each group in them)."""
-    groups = -(-len(new) // GROUP)
-    grid = np.zeros(groups * GROUP, bool)
-    grid[:len(new)] = changed
-    grid = grid.reshape(groups, GROUP)
-    ends = np.cumsum(1 + grid.sum(axis=1))
-    packed = np.empty(ends[-1], np.uint8)
-    masks = ends - 1 - grid.sum(axis=1)
-    packed[masks] = np.packbits(grid, axis=1, bitorder="little")[:, 0]
-    rest = np.ones(len(packed), bool)
-    rest[masks] = False
-    packed[rest] = new[changed]
-    return packed, ends
+def _changes(new: np.ndarray, changed: np.ndarray, limit: int) -> Iterator[Part]:
+    """Parts of as many whole groups as they hold."""
+    first, count = 0, -(-len(new) // GROUP)
+    grid = np.zeros((count, GROUP), bool)
+    grid.reshape(-1)[:len(new)] = changed
+    sizes = grid.sum(axis=1) + grid.any(axis=1)
+    while first < count:
+        ends = np.cumsum(sizes[first:first + 0xFFFF // GROUP])
+        ends += -(-np.arange(1, len(ends) + 1) // GROUPS)
+        last = first + int(np.searchsorted(ends, limit, "right"))
+        begin, end = first * GROUP, min(last * GROUP, len(new))
+        yield Part(True, end - begin, _pack(new[begin:end], grid[first:last]))
+        first = last
+
+
+def _pack(new: np.ndarray, grid: np.ndarray) -> bytes:
+    """The bytes in a grid [block, group, mask of the block | mask of the group | element], and those that are sent."""
+    blocks = -(-len(grid) // GROUPS)
+    data, sent = np.zeros((blocks, GROUPS, 2 + GROUP), np.uint8), np.zeros((blocks, GROUPS, 2 + GROUP), bool)
+    changed = np.zeros((blocks, GROUPS, GROUP), bool)
+    changed.reshape(-1, GROUP)[:len(grid)] = grid
+    elements = np.zeros(changed.size, np.uint8)
+    elements[:len(new)] = new
+    present = changed.any(axis=2)
+    data[:, 0, 0], sent[:, 0, 0] = np.packbits(present, axis=1, bitorder="little")[:, 0], True
+    data[:, :, 1], sent[:, :, 1] = np.packbits(changed, axis=2, bitorder="little")[:, :, 0], present
+    data[:, :, 2:], sent[:, :, 2:] = elements.reshape(changed.shape), changed
+    return data[sent].tobytes()
 
 
 def pack_changes(new: np.ndarray, old: np.ndarray) -> bytes:

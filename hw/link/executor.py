@@ -44,6 +44,8 @@ class Executor(wiring.Component):
         with ``start``: a repeated CHANGES, to be answered in full.
     i : In, stream of bytes
         the payload.
+    rest, drain : In
+        there are bytes of it left; throw them away.
     done, status, length : Out
         executed, with this outcome and so many bytes of answer; ``status`` and ``length`` stay.
     send, o : In, Out, stream of bytes
@@ -62,7 +64,8 @@ class Executor(wiring.Component):
         self.config, self.link = config, link
         super().__init__({
             "start": In(1), "header": In(HEADER), "resume": In(1), "again": In(1),
-            "i": In(stream.Signature(8)), "done": Out(1), "status": Out(Status), "length": Out(16),
+            "i": In(stream.Signature(8)), "rest": In(1), "drain": In(1),
+            "done": Out(1), "status": Out(Status), "length": Out(16),
             "send": In(1), "o": Out(stream.Signature(8)), "ring": Out(RingSide(Layouts(config)))})
 
     def elaborate(self, platform):
@@ -100,13 +103,13 @@ class Executor(wiring.Component):
             decoder.zero_write.eq(self.zeros & self.i.valid),
             self.ring.run.p.first.eq(run.first), self.ring.run.p["count"].eq(run["count"]),
             self.ring.run.p.refresh.eq(run.refresh),
-            self.i.ready.eq(self.taking | self.zeros | writer.i.ready | decoder.i.ready),
+            self.i.ready.eq(self.taking | self.zeros | self.drain | writer.i.ready | decoder.i.ready),
         ]
         for block in (writer, reader):
             m.d.comb += [getattr(block.word, name).eq(getattr(words.word, name))
                          for name in ("space", "unit", "address", "word_bytes", "done")]
-        for block in (writer, decoder):
-            m.d.comb += [block.i.valid.eq(self.i.valid), block.i.p.eq(self.i.p)]
+        for block, reading in ((writer, writer.busy), (decoder, decoder.taking)):
+            m.d.comb += [block.i.valid.eq(self.i.valid & reading), block.i.p.eq(self.i.p)]
 
     def _control(self, m: Module) -> None:
         left, passing = Signal(range(len(self.fields) // 8 + 1)), Signal()
@@ -187,7 +190,11 @@ class Executor(wiring.Component):
             with m.If(self.i.valid):
                 m.d.sync += at.eq(at + 1)
                 with m.If(at == kept.channels - 1):
-                    self._finish(m, Status.OK)
+                    m.d.comb += self.decoder.measure.eq(1)
+                    m.next = "MEASURE"
+        with m.State("MEASURE"):
+            with m.If(~self.decoder.measuring):
+                self._finish(m, Status.OK)
 
     def _run(self, m: Module) -> None:
         """Start steps, decode elements, and wait for the end unless more elements are to come."""
@@ -203,10 +210,10 @@ class Executor(wiring.Component):
             m.d.comb += decoder.start.eq(1)
             m.next = "DECODE"
         with m.State("DECODE"):
-            moving = (frame.valid & frame.ready) | (decoder.i.valid & decoder.i.ready)
+            moving = (frame.valid & frame.ready) | (self.i.valid & self.i.ready) | decoder.moving
             with m.If(~moving):
                 m.d.sync += waited.eq(waited + 1)
-            with m.If(~decoder.busy & ~self.i.valid):
+            with m.If(~decoder.busy & ~self.rest):
                 m.next = "WAIT"
                 with m.If(~self.frame.wait):
                     self._finish(m, Status.OK)

@@ -30,6 +30,8 @@ class Link(wiring.Component):
     ring : Out, ``RingSide``
     reset : Out
         the ring forgets what it is doing.
+    error : Out
+        the last packet was damaged or refused.
 
     Every packet that is intact, of the present session and next in sequence is executed exactly once;
     docs/link.md says what happens with others. Bytes are not taken while a packet is executed. Latency from
@@ -47,7 +49,7 @@ class Link(wiring.Component):
     def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
         self.config, self.link = config, link
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
-                          "ring": Out(RingSide(Layouts(config))), "reset": Out(1)})
+                          "ring": Out(RingSide(Layouts(config))), "reset": Out(1), "error": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -62,7 +64,7 @@ class Link(wiring.Component):
         connect(m, self.transmitter.checksum, checksum.transmitter)
         connect(m, self.receiver.o, self.executor.i)
         connect(m, self.executor.ring, flipped(self.ring))
-        m.d.comb += self.executor.header.eq(self.receiver.header)
+        m.d.comb += [self.executor.header.eq(self.receiver.header), self.executor.rest.eq(self.receiver.rest)]
         self._admit(m)
         return m
 
@@ -71,7 +73,7 @@ class Link(wiring.Component):
         receiver, transmitter, executor = self.receiver, self.transmitter, self.executor
         header, known = receiver.header, identity(self.config, self.link)
         session, sequence, status = Signal(16), Signal(8), Signal(Status)
-        identify, executed = header.code == Command.IDENTIFY, Signal()
+        identify, executed, identified = header.code == Command.IDENTIFY, Signal(), Signal()
         repeated = header.sequence == sequence
         reads = Cat(header.code == c for c in (Command.READ, Command.COPY, Command.CHANGES)).any()
         m.d.comb += [
@@ -89,6 +91,7 @@ class Link(wiring.Component):
             with m.State("ADMIT"):
                 m.next = "ANSWER"
                 with m.If(identify):
+                    m.d.comb += identified.eq(1)
                     m.d.sync += transmitter.header.length.eq(len(known))
                 with m.Elif(header.code == Command.RESET):
                     m.d.sync += [session.eq(header.session), sequence.eq(header.sequence)]
@@ -115,23 +118,25 @@ class Link(wiring.Component):
                         m.d.sync += session.eq(0)
             with m.State("ANSWER"):
                 m.d.comb += [transmitter.start.eq(1), executor.send.eq(executed)]
+                m.d.sync += self.error.eq((status != Status.OK) & (status != Status.BUSY))
                 m.next = "ANSWERING"
             with m.State("ANSWERING"):
-                with m.If(~transmitter.busy):
+                m.d.comb += executor.drain.eq(1)
+                with m.If(~transmitter.busy & ~receiver.rest):
                     m.d.comb += receiver.done.eq(1)
                     m.next = "IDLE"
-        self._payload(m, known, executed)
+        self._payload(m, known, executed, identified)
 
-    def _payload(self, m: Module, known: bytes, executed: Signal) -> None:
+    def _payload(self, m: Module, known: bytes, executed: Signal, identified: Signal) -> None:
         """What an answer carries: the executor's bytes, or who we are."""
-        o, at = self.transmitter.i, Signal(range(len(known)))
+        o, at = self.transmitter.i, Signal(range(len(known) + 1), init=len(known))
         with m.If(executed):
             m.d.comb += [o.valid.eq(self.executor.o.valid), o.p.eq(self.executor.o.p),
                          self.executor.o.ready.eq(o.ready)]
         with m.Else():
             constant = Const(int.from_bytes(known, "little"), 8 * len(known))
-            m.d.comb += [o.valid.eq(1), o.p.eq(constant.word_select(at, 8))]
-            with m.If(o.ready):
+            m.d.comb += [o.valid.eq(at != len(known)), o.p.eq(constant.word_select(at, 8))]
+            with m.If(o.valid & o.ready):
                 m.d.sync += at.eq(at + 1)
-        with m.If(self.receiver.done):
+        with m.If(identified):
             m.d.sync += at.eq(0)

@@ -12,12 +12,12 @@ from hw.link.packets import LinkConfig
 
 
 class MirrorPort(wiring.Signature):
-    """``data`` is the byte at ``address``, a cycle later; ``write`` stores ``write_data``."""
+    """``data`` is the byte that was at ``address`` in the last cycle with ``read``; ``write`` stores ``write_data``."""
 
     def __init__(self, link: LinkConfig) -> None:
         bits = address_bits(link.mirror_bytes)
-        super().__init__({"address": Out(bits), "data": In(8), "write": Out(1), "write_address": Out(bits),
-                          "write_data": Out(8)})
+        super().__init__({"read": Out(1), "address": Out(bits), "data": In(8), "write": Out(1),
+                          "write_address": Out(bits), "write_data": Out(8)})
 
 
 class Mirror(wiring.Component):
@@ -41,7 +41,7 @@ class Mirror(wiring.Component):
         m = Module()
         m.submodules.memory = memory = Memory(shape=8, depth=self.link.mirror_bytes, init=[])
         write, read = memory.write_port(), memory.read_port()
-        for name, signal in (("address", read.addr), ("write_address", write.addr),
+        for name, signal in (("read", read.en), ("address", read.addr), ("write_address", write.addr),
                              ("write_data", write.data)):
             m.d.comb += signal.eq(Mux(self.reading, getattr(self.reads, name), getattr(self.frames, name)))
         m.d.comb += write.en.eq(self.reads.write | self.frames.write)

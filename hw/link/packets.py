@@ -19,7 +19,7 @@ from amaranth.lib.data import StructLayout
 
 from hw.config import AcceleratorConfig
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the protocol: raised whenever an older driver would misunderstand."""
 MAGIC = 0x4D5252A6
 """First word of the answer to IDENTIFY."""
@@ -27,6 +27,8 @@ REQUEST, ANSWER = 0x5AA5, 0xC33C
 """``sync`` of what the host sends and of what the device sends."""
 CRC = CRC32_ISO_HDLC(data_width=8)
 CRC_BYTES = 4
+GROUP, BLOCK = 8, 64
+"""Elements of a frame that a mask byte tells of, one by one or by groups."""
 
 
 class Command(IntEnum):

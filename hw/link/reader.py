@@ -45,7 +45,7 @@ class Reader(wiring.Component):
     mirror : Out
         the mirror, used while ``busy``.
 
-    One byte per cycle, or with ``low`` per 10 cycles; a cycle more per chunk and per mask.
+    One byte per cycle, or with ``low`` per 10 cycles; a cycle more per chunk and per mask, 2 before the first.
     """
 
     def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
@@ -63,22 +63,31 @@ class Reader(wiring.Component):
         chunk, bit, left = Signal(32), Signal(5), Signal.like(word.word_bytes)
         code, gathered = Signal(8), Signal(range(CODE_BITS))
         at, mask, known = Signal(mirror.address.shape()), Signal(8), Signal(3)
+        old, filled = Signal(8), Signal()
         sending, go, send_mask = Signal(), Signal(), Signal()
         byte = Mux(self.low, code, chunk[:8])
-        differs = (byte != mirror.data) | ~self.compare
+        differs = (byte != old) | ~self.compare
         m.d.comb += [
             request.space.eq(word.space), request.unit.eq(word.unit), request.address.eq(word.address),
             self.o.valid.eq(sending & ~self.count), self.o.p.eq(Mux(send_mask, mask, byte)),
             go.eq(self.o.ready | self.count | ~sending),
-            mirror.address.eq(at), mirror.write_address.eq(at), mirror.write_data.eq(byte),
+            mirror.write_address.eq(at), mirror.write_data.eq(byte),
         ]
         with m.If(sending & go):
             m.d.sync += self.sent.eq(self.sent + 1)
+        with m.If(mirror.read):                       # the mirror is read two bytes ahead
+            m.d.sync += [old.eq(mirror.data), mirror.address.eq(mirror.address + 1)]
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
                 with m.If(self.start):
-                    m.d.sync += [self.sent.eq(0), at.eq(self.mirror_base), known.eq(0), mask.eq(0)]
+                    m.d.sync += [self.sent.eq(0), at.eq(self.mirror_base), known.eq(0), mask.eq(0),
+                                 mirror.address.eq(self.mirror_base), filled.eq(0)]
+                    m.next = "AHEAD"
+            with m.State("AHEAD"):
+                m.d.comb += mirror.read.eq(1)
+                m.d.sync += filled.eq(1)
+                with m.If(filled):
                     m.next = "WORD"
             with m.State("WORD"):
                 m.d.comb += self.read.valid.eq(~word.done)
@@ -107,8 +116,7 @@ class Reader(wiring.Component):
             with m.State("BYTES"):
                 m.d.comb += [sending.eq(differs), mirror.write.eq(go & self.update & ~self.count)]
                 with m.If(go):
-                    # the mirror is read a byte ahead
-                    m.d.comb += mirror.address.eq(at + 1)
+                    m.d.comb += mirror.read.eq(1)
                     with m.If(~self.low):
                         m.d.sync += [chunk.eq(chunk >> 8), bit.eq(bit + 8)]
                     m.d.sync += [left.eq(left - 1), at.eq(at + 1), known.eq(known + 1),

@@ -5,10 +5,14 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.link.checksum import ChecksumPort
 from hw.link.packets import CRC_BYTES, HEADER, REQUEST, LinkConfig, Status
+from hw.queue import Queue
+
+AHEAD = 3
+"""Bytes of the payload that have left the buffer: one on its way and two to hide that."""
 
 
 class Receiver(wiring.Component):
@@ -25,9 +29,11 @@ class Receiver(wiring.Component):
     header : Out
         of an OK packet.
     o : Out, stream of bytes
-        the payload, from the cycle after ``valid`` rises; it may be left half read.
+        the payload, from three cycles after ``valid`` rises.
+    rest : Out
+        not all of the payload has been taken.
     done : In
-        the packet has been dealt with.
+        the packet has been dealt with, and its payload taken.
     checksum : Out
         the CRC circuit, used while no packet is shown.
 
@@ -47,7 +53,7 @@ class Receiver(wiring.Component):
         self.link = link
         super().__init__({
             "i": In(stream.Signature(8)), "valid": Out(1), "status": Out(Status), "header": Out(HEADER),
-            "o": Out(stream.Signature(8)), "done": In(1), "checksum": Out(ChecksumPort())})
+            "o": Out(stream.Signature(8)), "rest": Out(1), "done": In(1), "checksum": Out(ChecksumPort())})
 
     def elaborate(self, platform):
         m = Module()
@@ -119,16 +125,17 @@ class Receiver(wiring.Component):
     def _buffer(self, m: Module, writing: Signal, rewind: Signal) -> None:
         """The packet buffer: written with the bytes received, read by ``o`` while the packet is shown."""
         m.submodules.buffer = memory = Memory(shape=8, depth=self.link.buffer_bytes, init=[])
+        m.submodules.ahead = ahead = Queue(8, depth=AHEAD)
         write, read = memory.write_port(), memory.read_port()
-        at = Signal(range(self.link.buffer_bytes + 1))
+        at, fetched, unread = Signal(range(self.link.buffer_bytes + 1)), Signal(), Signal()
         m.d.comb += [write.addr.eq(at), write.data.eq(self.i.p), write.en.eq(writing), read.addr.eq(at),
-                     read.en.eq(self.valid & (at != self.header.length) & (~self.o.valid | self.o.ready)),
-                     self.o.p.eq(read.data)]
+                     unread.eq(self.valid & (self.status == Status.OK) & (at != self.header.length)),
+                     read.en.eq(unread & (ahead.level + fetched < AHEAD)),
+                     ahead.i.valid.eq(fetched), ahead.i.p.eq(read.data),
+                     self.rest.eq(unread | fetched | ahead.o.valid)]
+        connect(m, ahead.o, flipped(self.o))
+        m.d.sync += fetched.eq(read.en)
         with m.If(rewind):
             m.d.sync += at.eq(0)
         with m.Elif(writing | read.en):
             m.d.sync += at.eq(at + 1)
-        with m.If(read.en):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(self.o.ready | ~self.valid):
-            m.d.sync += self.o.valid.eq(0)

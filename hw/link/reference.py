@@ -123,14 +123,17 @@ Only changes travel. The *mirror* is a memory of bytes that host and device both
 address 0, and behind it the last outputs read, wherever the host puts them.
 
 An element of the frame is one byte, code + zero point of its channel, in the order y, x, channel. Elements go in
-full, or as changes: groups of eight (the last may be smaller), each a mask and then the elements whose bit is set,
-lowest first; the others are as in the mirror. The device subtracts the mirror (or, for `values`, the zero point),
-which gives the 9-bit delta, and packs the words of S channels that the ring takes. A packet continues where the last
-one ended. The input's threshold rule is the host's: in mode hold it sends no small changes; in mode truncate it sends
-all, the mirror moves, and `threshold` makes the small ones 0.
+full, or as changes: blocks of 64 elements (the last may be smaller), each a mask of its groups of 8, and then, for
+each group whose bit is set, a mask of its elements and those whose bit is set, lowest first; bits beyond the last
+element are 0. The other elements are as in the mirror. The device subtracts the mirror (or, for `values`, the zero
+point), which gives the 9-bit delta, and gives the ring words of S channels that are not all 0. A packet continues
+where the last one ended. The input's threshold rule is the host's: in mode hold it sends no small changes; in mode
+truncate it sends all, the mirror moves, and `threshold` makes the small ones 0.
 
-So a frame of n elements of which k changed takes min(n, k + ceil(n / 8)) bytes, never more than the raw frame, in
-packets of {packet} bytes + 4 for the payload's CRC + {run} (RUN) or {frame} (FRAME) bytes of fields.
+So a frame of n elements of which k changed, in m groups of 8, takes min(n, ceil(n / 64) + m + k) bytes: never more
+than the raw frame, and from 64 elements on never more than n / 8 + 1.25 k (worst where every group has one change).
+The device decodes a byte per cycle, and one element per cycle where more elements than bytes matter (`values`). The
+packets have {packet} bytes + 4 for the payload's CRC + {run} (RUN) or {frame} (FRAME) bytes of fields.
 
 COPY and CHANGES send a code of a snapshot as its low 8 bits; its range tells the host the ninth.
 

@@ -16,7 +16,8 @@ class StandIn(wiring.Component):
 
     def __init__(self, words: int = 512) -> None:
         self.words = words
-        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)), "busy": Out(1)})
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)), "busy": Out(1),
+                          "error": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

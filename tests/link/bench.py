@@ -17,7 +17,7 @@ from tests.link.device_model import RingModel
 CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, projection_words=64, weight_words=64, column_words=32,
                            tap_words=32, codebook_words=32, snapshot_words=64, node_words=8, axis_words=32,
                            channel_words=8, step_words=8, edge_words=8, clear_words=8)
-LINK = LinkConfig(buffer_bytes=128, mirror_bytes=64, input_channels=8, timeout=40)
+LINK = LinkConfig(buffer_bytes=128, mirror_bytes=512, input_channels=8, timeout=40)
 PERIOD = 1e-6
 PATIENCE = 20_000
 """Cycles after which a stream that takes nothing is stuck."""
@@ -91,6 +91,7 @@ class Bench:
         self.ring = ring or RingModel(config)
         self.dut = dut or Link(config, link)
         self.answers = bytearray()
+        self.errors: list[bool] = []
         self.background = (self._receive, self._load, self._run, self._frame, self._read, self._watch_reset)
 
     def simulate(self) -> Bench:
@@ -129,6 +130,7 @@ class Bench:
         pause = self._pauses()
         while True:
             self.answers.append(await take(ctx, self.dut.o, pause()))
+            self.errors.append(bool(ctx.get(self.dut.error)))
 
     async def _load(self, ctx) -> None:
         pause = self._pauses()

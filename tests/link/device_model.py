@@ -6,7 +6,7 @@ Written from docs/link.md; it uses the packet layouts but no code of the RTL.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -58,7 +58,8 @@ class RingModel:
         self.idle = count == 0 or (not self.taking and not self.never_done)
 
     def frame(self, deltas: tuple[int, ...], y: int, x: int, group: int, last: int) -> None:
-        self.effects.append(("frame", deltas, y, x, group, last))
+        place = (y, x, group) if any(deltas) else (0, 0, 0)               # of nothing: means nothing
+        self.effects.append(("frame", deltas, *place, last))
         if last:
             self.taking, self.idle = False, not self.never_done
 
@@ -76,6 +77,10 @@ class RingModel:
         return word.tobytes()
 
 
+class Stall(Exception):
+    """Elements that no step takes, or that do not come."""
+
+
 class DeviceModel:
     """Bytes in, bytes out. ``send`` is called with each answer."""
 
@@ -87,7 +92,8 @@ class DeviceModel:
         self.outcome = Status.OK
         self.mirror = bytearray(link.mirror_bytes)
         self.zeros = bytearray(link.input_channels)
-        self.width = self.channels = self.at = 0
+        self.width = self.channels = 0
+        self._begin_frame()
         self._bytes = bytearray()
         self._deaf = False
 
@@ -172,7 +178,8 @@ class DeviceModel:
     def _reset(self) -> None:
         self.ring.reset()
         self.outcome = Status.OK
-        self.width = self.channels = self.at = 0
+        self.width = self.channels = 0
+        self._begin_frame()
 
     def _execute(self, code: int, payload: bytes, repeated: bool) -> tuple[Status, bytes]:
         layout = FIELDS.get(code)
@@ -189,14 +196,15 @@ class DeviceModel:
             if part["elements"] and not self.channels:
                 return Status.MALFORMED, b""
         if code == Command.FRAME:
-            self.at = 0 if part["begin"] else self.at
+            if part["begin"]:
+                self._begin_frame()
             return self._frame(part, rest), b""
         if not self.ring.idle:
             return Status.RUNNING, b""
         if code == Command.RUN:
             fields = unpack(RUN, payload[:size])
             self.ring.run(fields["first"], fields["count"], fields["refresh"] & 1)
-            self.at = 0
+            self._begin_frame()
             return self._frame(part, rest), b""
         if code == Command.INPUT:
             return self._input(unpack(INPUT, payload[:size]), rest), b""
@@ -211,36 +219,66 @@ class DeviceModel:
         return Status.OK
 
     def _frame(self, part: dict[str, int], rest: bytes) -> Status:
-        """The elements of a packet, one word per S channels of a pixel."""
-        at, position, s = 0, self.at, self.config.sweep
-        for i in range(part["elements"]):
-            if part["changes"] and i % 8 == 0:
-                if at == len(rest):
-                    return Status.STALLED
-                mask, at = rest[at], at + 1
-            channel, pixel = position % self.channels, position // self.channels
-            old = self.mirror[position % len(self.mirror)]
-            new = old
-            if not part["changes"] or mask >> i % 8 & 1:
-                if at == len(rest):
-                    return Status.STALLED
-                new, at = rest[at], at + 1
-            self.mirror[position % len(self.mirror)] = new
-            delta = new - (self.zeros[channel] if part["values"] else old)
-            if channel % s == 0:
-                self._word = [0] * s
-            self._word[channel % s] = delta if abs(delta) >= part["threshold"] else 0
-            position += 1
-            last = i == part["elements"] - 1 and part["end"]
-            if not part["quiet"] and (channel % s == s - 1 or channel == self.channels - 1 or last):
-                if not self.ring.taking:
-                    return Status.STALLED
-                self.ring.frame(tuple(self._word), pixel // self.width, pixel % self.width, channel // s,
-                                int(last))
-        self.at = position
-        if at != len(rest):
+        """The elements of a packet, in words of S channels of a pixel."""
+        rest = iter(rest)
+        try:
+            for offset, new in self._elements(part, rest):
+                self._element(part, self.at + offset, new)
+        except Stall:
+            return Status.STALLED
+        self.at += part["elements"]
+        if part["end"] and not part["quiet"] and not self._send(1):
+            return Status.STALLED
+        if next(rest, None) is not None:
             return Status.STALLED
         return Status.BUSY if part["wait"] and not self.ring.idle else Status.OK
+
+    def _elements(self, part: dict[str, int], rest: Iterator[int]) -> Iterator[tuple[int, int | None]]:
+        """(number, new byte or None) of the elements that a packet tells."""
+        def take() -> int:
+            if (byte := next(rest, None)) is None:
+                raise Stall
+            return byte
+
+        for block in range(0, part["elements"], 64):
+            groups = take() if part["changes"] else 0
+            for group in range(block, min(block + 64, part["elements"]), 8):
+                mask = 0xFF
+                if part["changes"]:
+                    mask = take() if groups >> (group - block) // 8 & 1 else 0
+                for i in range(group, min(group + 8, part["elements"])):
+                    if mask >> i - group & 1:
+                        yield i, take()
+                    elif part["values"]:
+                        yield i, None
+
+    def _element(self, part: dict[str, int], position: int, new: int | None) -> None:
+        channel, pixel = position % self.channels, position // self.channels
+        old = self.mirror[position % len(self.mirror)]
+        new = old if new is None else new
+        self.mirror[position % len(self.mirror)] = new
+        if part["quiet"]:
+            return
+        delta = new - (self.zeros[channel] if part["values"] else old)
+        s = self.config.sweep
+        place = pixel // self.width, pixel % self.width, channel // s
+        if self.place not in (None, place) and any(self.word) and not self._send(0):
+            raise Stall
+        if self.place != place:
+            self.place, self.word = place, [0] * s
+        self.word[channel % s] = delta if abs(delta) >= part["threshold"] else 0
+
+    def _send(self, last: int) -> bool:
+        """The word to the ring; false when no step takes it."""
+        if not self.ring.taking:
+            return False
+        self.ring.frame(tuple(self.word), *(self.place or (0, 0, 0)), last)
+        if last:
+            self._begin_frame(self.at)
+        return True
+
+    def _begin_frame(self, at: int = 0) -> None:
+        self.at, self.place, self.word = at, None, [0] * self.config.sweep
 
     def _low_bytes(self, word: bytes) -> bytes:
         codes = int.from_bytes(word, "little")

@@ -26,10 +26,15 @@ def elements(rng: random.Random, count: int, changes: bool) -> bytes:
     if not changes:
         return rng.randbytes(count)
     data = bytearray()
-    for i in range(0, count, 8):
-        mask = rng.getrandbits(8) & rng.getrandbits(8)
-        data.append(mask)
-        data += rng.randbytes((mask & (1 << min(8, count - i)) - 1).bit_count())
+    for block in range(0, count, 64):
+        groups = range(block, min(block + 64, count), 8)
+        present = rng.getrandbits(8) & (1 << len(groups)) - 1
+        data.append(present)
+        for i, group in enumerate(groups):
+            if present >> i & 1:
+                mask = rng.getrandbits(8) & rng.getrandbits(8) & (1 << min(8, count - group)) - 1
+                data.append(mask)
+                data += rng.randbytes(mask.bit_count())
     return bytes(data)
 
 

@@ -174,7 +174,7 @@ def test_large_outputs_and_small_mirrors():
     assert play(device(), {}, clip(3)[:1] * 3)[2].traffic.received < size // 4
 
 
-def test_a_still_frame_costs_a_bit_per_element():
+def test_a_still_frame_costs_a_byte_per_64_elements():
     transport = device(shape=(3, 32, 32), link=LinkConfig(buffer_bytes=4096, mirror_bytes=4096))
     runner = driver(transport)
     runner.load(program((3, 32, 32)))
@@ -184,7 +184,7 @@ def test_a_still_frame_costs_a_bit_per_element():
     sizes = [runner.frame(f).traffic.sent for f in (still, still, moved)]
     overhead = 12 + 4 + 9
     assert sizes[0] - 12 - 4 - 4 - 3 <= 3072 * 1.01
-    assert sizes[1:] == [3072 // 8 + overhead, 3072 // 8 + 3 + overhead]
+    assert sizes[1:] == [3072 // 64 + overhead, 3072 // 64 + 1 + 3 + overhead]
 
 
 @settings(max_examples=20, deadline=None)

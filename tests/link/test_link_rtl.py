@@ -212,7 +212,7 @@ def test_long_runs_are_waited_for_again(stalls):
                                   "too many bytes"])
 def test_stalls_end_the_session(case, stalls):
     """Elements that nobody takes, or that do not come: the ring is reset, and the host has to begin anew."""
-    data, part = bytes([0x0F, 1, 2, 3, 4]), {"changes": 1, "elements": 6, "end": 1, "wait": 1}
+    data, part = bytes([1, 0x0F, 1, 2, 3, 4]), {"changes": 1, "elements": 6, "end": 1, "wait": 1}
     script = {"run without frame": [request(Command.RUN, 2, data, first=1, count=1, frame=part)],
               "frame without run": [request(Command.FRAME, 2, data, **part)],
               "too few bytes": [request(Command.RUN, 2, data[:-1], count=1, frame=part)],
@@ -242,3 +242,15 @@ def test_a_bad_line(seed):
 def test_link_config_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"link: {field} is {value}; it must lie in"):
         LinkConfig(**{field: value})
+
+
+def test_error_shows_what_became_of_the_last_packet():
+    """It is up while the last packet was damaged, cut short or refused; an answer of OK or BUSY ends it."""
+    good = [load(random.Random(3), i) for i in range(8)]
+    run = request(Command.RUN, 4, first=1, count=1, frame={"wait": 1})
+    script = [*start(), good[2][:-1] + b"\0", SILENCE, good[2], good[3][:9], SILENCE, good[3], run, good[7], run]
+    bench = Bench(script, ring=RingModel(CONFIG, never_done=True)).simulate()
+    statuses = [s for s, _ in outcomes(bytes(bench.answers))]
+    assert statuses == [Status.OK, Status.OK, Status.DAMAGED, Status.OK, Status.TRUNCATED, Status.OK, Status.BUSY,
+                        Status.SEQUENCE, Status.BUSY]
+    assert bench.errors[::12] == [s not in (Status.OK, Status.BUSY) for s in statuses]

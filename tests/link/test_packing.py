@@ -26,18 +26,22 @@ def frames(n: int, density: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def unpack_part(part, old: np.ndarray) -> np.ndarray:
     """The elements of a part, decoded bit by bit."""
-    new, at = old.copy(), 0
+    if not part.changes:
+        return np.frombuffer(part.data, np.uint8)
+    new, data = old.copy(), iter(part.data)
     for i in range(part.elements):
-        if i % 8 == 0 and part.changes:
-            mask, at = part.data[at], at + 1
-        if not part.changes or mask >> i % 8 & 1:
-            new[i], at = part.data[at], at + 1
-    assert at == len(part.data)
+        if i % 64 == 0:
+            groups = next(data)
+        if i % 8 == 0:
+            mask = next(data) if groups >> i // 8 % 8 & 1 else 0
+        if mask >> i % 8 & 1:
+            new[i] = next(data)
+    assert not list(data)
     return new
 
 
 @given(n=st.integers(1, 400), density=st.sampled_from(DENSITIES), seed=st.integers(0, 99),
-       capacity=st.sampled_from((9, 10, 50, 4096)), known=st.booleans())
+       capacity=st.sampled_from((10, 11, 50, 4096)), known=st.booleans())
 def test_frames_round_trip_within_the_bound(n, density, seed, capacity, known):
     old, new = frames(n, density, seed)
     done, size = [], 0
@@ -50,8 +54,10 @@ def test_frames_round_trip_within_the_bound(n, density, seed, capacity, known):
     assert (np.concatenate(done) == new).all()
     changed = int((old != new).sum())
     assert size <= n
-    if known:
-        assert size <= -(-n // 8) + changed          # 1 bit per element, 1 byte per changed element
+    if known and capacity == 4096:
+        groups = sum((old[i:i + 8] != new[i:i + 8]).any() for i in range(0, n, 8))
+        assert size <= -(-n // 64) + groups + changed
+        assert size <= n / 8 + 1.25 * changed or n < 64                      # what was promised
 
 
 @given(n=st.integers(1, 400), density=st.sampled_from(DENSITIES), seed=st.integers(0, 99))
@@ -73,24 +79,27 @@ def test_inconsistent_changes_are_noticed(data):
         unpack_changes(data, bytes(14))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_rtl_decodes_what_the_host_packs(seed):
     """Frames of changing density through packing, RTL and model: the same words, and the sum of the deltas is
     the frame."""
     rng = np.random.default_rng(seed)
-    channels, width, height = int(rng.integers(1, 8)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    channels, width, height = (int(rng.integers(1, most + 1)) for most in (8, 7, 5))
     n = channels * width * height
     script = [start()[0], request(Command.INPUT, 1, rng.bytes(channels), width=width, channels=channels)]
-    old, state = None, []
+    old, state, refreshes = None, [], []
     for _ in range(5):
         if old is None:
             new = rng.integers(0, 256, n, dtype=np.uint8)
         else:
             random = rng.integers(0, 256, n, dtype=np.uint8)
             new = np.where(rng.random(n) < rng.choice(DENSITIES), random, old)
-        packets = list(parts(new, old, 20))
+        refresh = old is None or rng.random() < 0.3
+        if refresh:
+            refreshes.append(len(state))
+        packets = list(parts(new, old, int(rng.choice((20, 60, 110)))))
         for i, part in enumerate(packets):
-            fields = {"changes": part.changes, "elements": part.elements, "values": old is None,
+            fields = {"changes": part.changes, "elements": part.elements, "values": refresh,
                       "end": part is packets[-1], "wait": part is packets[-1]}
             if i == 0:
                 script.append(request(Command.RUN, len(script), part.data, count=1, frame=fields))
@@ -105,11 +114,14 @@ def test_rtl_decodes_what_the_host_packs(seed):
     bench = Bench(script, stalls="random", seed=seed).simulate()
     assert bytes(bench.answers) == answers
     assert bench.ring.effects == ring.effects
-    total, frame = np.zeros((height, width, channels), int), 0
+    total, frame, first = np.zeros((height, width, channels), int), 0, True
     zeros = np.frombuffer(bytes(device.zeros[:channels]), np.uint8)
     for effect in ring.effects:
         if effect[0] == "frame":
             _, deltas, y, x, group, last = effect
+            if first and frame in refreshes:
+                total[:] = 0
+            first = bool(last)
             lanes = total[y, x, group * CONFIG.sweep:(group + 1) * CONFIG.sweep]
             lanes += deltas[:len(lanes)]
             assert not any(deltas[len(lanes):])
@@ -130,7 +142,7 @@ def test_quiet_elements_only_move_the_mirror():
     bench = Bench(script).simulate()
     assert bytes(bench.answers) == answers
     assert bench.ring.effects == ring.effects
-    assert [e[1] for e in ring.effects if e[0] == "frame"] == [(0, 0, 0, 0), (0, 1, 0, 0)]
+    assert [e[1] for e in ring.effects if e[0] == "frame"] == [(0, 1, 0, 0)]
 
 
 def test_deltas_below_the_threshold_become_zero():
