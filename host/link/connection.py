@@ -140,7 +140,7 @@ class Connection:
         while answer.header["code"] == Status.BUSY:
             if time.monotonic() > deadline:
                 raise UserError(f"{self.transport.name}: a run did not end within {self.run_timeout:g} s")
-            answer = self._exchange(command, payload)
+            answer = self._exchange(command, b"")             # its number says which packet is waited for
         status = answer.header["code"]
         if status in LOST or answer.header["session"] != self._session:
             raise DeviceReset(status)

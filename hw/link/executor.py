@@ -108,7 +108,7 @@ class Executor(wiring.Component):
         for block in (writer, reader):
             m.d.comb += [getattr(block.word, name).eq(getattr(words.word, name))
                          for name in ("space", "unit", "address", "word_bytes", "done")]
-        for block, reading in ((writer, writer.busy), (decoder, decoder.taking)):
+        for block, reading in ((writer, writer.busy), (decoder, decoder.wants)):
             m.d.comb += [block.i.valid.eq(self.i.valid & reading), block.i.p.eq(self.i.p)]
 
     def _control(self, m: Module) -> None:

@@ -41,8 +41,8 @@ class FrameDecoder(wiring.Component):
         later element can belong to, and after the frame's end the last one.
     moving : Out
         some of it was done in this cycle.
-    taking : Out
-        the packet may bring more bytes.
+    wants : Out
+        a byte is needed; ``i`` is to be offered only then.
     i : In, stream of bytes; o : Out, stream of ``frame_layout``
         words that are not all 0, and at the frame's end one with ``last``, which may be.
     mirror : Out
@@ -62,7 +62,7 @@ class FrameDecoder(wiring.Component):
         super().__init__({
             "input": In(INPUT), "measure": In(1), "measuring": Out(1), "zero_write": In(1),
             "zero_address": In(range(link.input_channels)), "zero_data": In(8), "first": In(1), "start": In(1),
-            "frame": In(FRAME), "busy": Out(1), "moving": Out(1), "taking": Out(1), "i": In(stream.Signature(8)),
+            "frame": In(FRAME), "busy": Out(1), "moving": Out(1), "wants": Out(1), "i": In(stream.Signature(8)),
             "o": Out(stream.Signature(frame_layout(self.layouts))), "mirror": Out(MirrorPort(link))})
 
     def elaborate(self, platform):
@@ -73,7 +73,7 @@ class FrameDecoder(wiring.Component):
         connect(m, flipped(self.i), unpacker.i)
         m.d.comb += [
             unpacker.start.eq(self.start), unpacker.frame.eq(self.frame), unpacker.go.eq(self.go),
-            self.taking.eq(unpacker.busy), places.input.eq(self.input), places.measure.eq(self.measure),
+            self.wants.eq(unpacker.wants), places.input.eq(self.input), places.measure.eq(self.measure),
             self.measuring.eq(places.measuring), places.first.eq(self.first), places.go.eq(self.go),
             places.offset.eq(token.offset), places.advance.eq(token.advance)]
         base, new = self._known(m, token, places)

@@ -42,7 +42,7 @@ COMMANDS = {
 
 STATUSES = {
     Status.OK: "Done.",
-    Status.BUSY: "The run goes on. Send the same packet again to wait on.",
+    Status.BUSY: "The run goes on. To wait on, send the packet again, without its payload.",
     Status.DAMAGED: "A CRC was wrong. Nothing was done; send the packet again.",
     Status.TRUNCATED: "The packet did not go on. Nothing was done; send it again.",
     Status.TOO_LONG: "The payload is longer than the packet buffer. Nothing was done.",
@@ -114,7 +114,8 @@ impossible length the device throws everything away until the line has been sile
 the host may send again at once. A packet that stops for as long is TRUNCATED. A packet whose sync word was hit is
 never seen: the host repeats it when no answer comes.
 
-**Waiting.** A run with `wait` is answered when it is done, or with BUSY after `timeout` cycles. Elements that the
+**Waiting.** A run with `wait` is answered when it is done, or with BUSY after `timeout` cycles. Then a packet with
+the same number and no payload waits on. Elements that the
 ring does not take for `timeout` cycles are a STALL.
 
 ## Frames and outputs

@@ -30,6 +30,8 @@ class Unpacker(wiring.Component):
         from the cycle after ``start`` until the last token has been told.
     go : In
         the next token may be told; ``o`` changes only then.
+    wants : Out
+        the next token needs a byte; ``i`` is to be offered only then.
     i : In, stream of bytes
     o : Out, ``TOKEN``
 
@@ -37,7 +39,7 @@ class Unpacker(wiring.Component):
     """
 
     def __init__(self) -> None:
-        super().__init__({"start": In(1), "frame": In(FRAME), "busy": Out(1), "go": In(1),
+        super().__init__({"start": In(1), "frame": In(FRAME), "busy": Out(1), "go": In(1), "wants": Out(1),
                           "i": In(stream.Signature(8)), "o": Out(TOKEN)})
 
     def elaborate(self, platform):
@@ -46,7 +48,7 @@ class Unpacker(wiring.Component):
         present, todo, group = Signal(GROUP), Signal(GROUP), Signal(range(GROUP))
         follow, walk, index = Signal(GROUP), Signal(GROUP), Signal(range(GROUP))
         dense, every = frame.values | ~frame.changes, Const((1 << GROUP) - 1, GROUP)
-        byte, want, step = self.i.p, Signal(), Signal()
+        byte, want, step = self.i.p, self.wants, Signal()
         rest = walk & (walk - 1)
         groups, next_group = todo & (todo - 1), Signal(range(GROUP))
         for mask, lowest in ((walk, index), (todo, next_group)):

@@ -276,6 +276,37 @@ def test_a_device_that_keeps_resetting_is_given_up():
         runner.load(program())
 
 
+def test_waiting_for_a_long_run_costs_an_empty_packet_each_time():
+    """BUSY is answered with a header alone; the frame is there once."""
+    transport, sizes = device(), []
+    write = transport.write
+
+    def slow(data: bytes) -> None:
+        sizes.append(len(data))
+        transport.ring.idle |= transport.ring.never_done and len(sizes) == 4
+        write(data)
+
+    runner = driver(transport)
+    runner.load(program())
+    runner.frame(clip(1)[0])
+    transport.write, transport.ring.never_done = slow, True
+    report = runner.frame(clip(1)[0])
+    assert sizes == [12 + 4 + 9 + 2, 12, 12, 12]
+    assert (report.traffic.sent, report.traffic.received, report.traffic.repeats) == (sum(sizes), 4 * 12, 0)
+    assert transport.ring.frames == 2
+
+
+def test_a_reset_while_the_counters_are_read_repeats_the_frame():
+    runner = driver(transport := device())
+    runner.load(program())
+    runner.frame(clip(1)[0])
+    transport.reset_at = {transport.packets + 1}
+    report = runner.frame(clip(1)[0], reads=[Region(Space.COUNTERS, 0, 2)])
+    assert report.refresh
+    assert report.traffic.resets == 1
+    assert unpack(Layouts(CONFIG).counters, report.data[0])["cycles"].tolist() == [100, 101]
+
+
 def test_a_run_that_never_ends_is_given_up():
     transport = device()
     runner = driver(transport, run_timeout=0.0)

@@ -53,9 +53,9 @@ def cycles(packets: list[tuple[bytes, dict]], channels: int, width: int) -> list
             await ctx.tick()
             ctx.set(dut.start, 0)
             ctx.set(dut.first, 0)
-            ctx.set(dut.i.valid, 1)
             at, count = 0, 0
             while ctx.get(dut.busy):
+                ctx.set(dut.i.valid, ctx.get(dut.wants))
                 ctx.set(dut.i.payload, data[at] if at < len(data) else 0)
                 *_, ready = await ctx.tick().sample(dut.i.ready)
                 at, count = at + ready, count + 1
