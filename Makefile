@@ -61,7 +61,7 @@ clean:
 .PHONY: verify-cocotb verify-mutations verify-networks
 
 verify-cocotb: $(VENV)/installed-test
-	$(BIN)/python -m pytest tests/cocotb tests/link/test_cocotb.py
+	$(BIN)/python -m pytest tests/cocotb
 
 verify-mutations: $(VENV)/installed-test
 	$(BIN)/python -m tests.mutations

@@ -200,7 +200,8 @@ def test_elements_before_input_are_refused():
 def test_long_runs_are_waited_for_again(stalls):
     """BUSY means that the run goes on; the packet's number waits on. Nothing else may be done meanwhile."""
     run = request(Command.RUN, 2, first=1, count=1, frame={"wait": 1})
-    script = [*start(), run, packet(REQUEST, code=Command.RUN, sequence=2, session=SESSION), run, read(random.Random(0), 3, Command.READ), request(Command.RESET, 4),
+    wait = packet(REQUEST, code=Command.RUN, sequence=2, session=SESSION)
+    script = [*start(), run, wait, run, read(random.Random(0), 3, Command.READ), request(Command.RESET, 4),
               request(Command.RUN, 5, first=0, count=0), request(Command.RESET, 5, session=77)]
     answers, effects = check(script, stalls, never_done=True)
     assert [s for s, _ in answers] == [Status.OK] * 2 + [Status.BUSY] * 3 + [Status.RUNNING] + [Status.OK] * 3
