@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -239,17 +240,29 @@ def _share(a: float, b: float) -> float:
     return float(a / b) if b else 0.0
 
 
+class Control(Protocol):
+    """Tells from what was dropped when a frame has to be computed from scratch (``host.aecs.ErrorControl``)."""
+
+    @property
+    def due(self) -> bool: ...
+
+    def add(self, dropped: Mapping[str, int], refresh: bool) -> None: ...
+
+
 @dataclass(frozen=True)
 class Rule:
     """How rrm treats small changes (``sim.golden.GoldenModel``).
 
     refresh_every
         frames after which it refreshes by itself, or None.
+    control
+        of the accumulated error, for one clip; or None.
     """
 
     threshold: int | Mapping[str, int] = 0
     mode: Mode | Mapping[str, Mode] = "hold"
     refresh_every: int | None = None
+    control: Control | None = None
 
     @property
     def exact(self) -> bool:
@@ -269,9 +282,12 @@ class _Run:
 
     def observed(self, codes: np.ndarray) -> tuple[FrameResult, Changes]:
         """The next frame."""
-        every = self.rule.refresh_every
+        every, control = self.rule.refresh_every, self.rule.control
         due = every is not None and not any(self.refreshes[-every:])
-        return observed_frame(self.model, codes, due)
+        result, changes = observed_frame(self.model, codes, due or (control is not None and control.due))
+        if control is not None:
+            control.add({name: t.dropped for name, t in result.tensors.items()}, result.refresh)
+        return result, changes
 
     def way(self, program: Program) -> Way:
         arrays = {k: np.stack([r[k] for r in self.rows]) for k in self.rows[0]}

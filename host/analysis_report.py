@@ -10,7 +10,8 @@ import numpy as np
 from rich.table import Table
 
 from host import charts
-from host.analysis import PARTS, Analysis, relative_error
+from host.aecs import relative_error
+from host.analysis import PARTS, Analysis
 from host.rrm_file import Model
 from sim.arithmetic import Mode
 from sim.golden import GoldenModel

@@ -144,6 +144,37 @@ def error_chart(path: str | Path, errors: Mapping[str, ArrayLike], events: Seque
     _save(figure, path, title)
 
 
+def pareto_chart(path: str | Path, points: Sequence[tuple[str, float, float, float]], max_error: float | None,
+                 min_agreement: float | None, *, title: str = "") -> None:
+    """Configurations (label, cycles, error, agreement): error and agreement against cycles, the limits as lines.
+
+    Those labelled "hold N" or "exact" are named, "tuned" is marked, others are dots; a line joins those that no
+    other one beats.
+    Raises UserError when ``path`` cannot be written.
+    """
+    figure = Figure(figsize=(11, 4.8), dpi=DPI, layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    cycles = np.array([p[1] for p in points])
+    for axes, values, limit, sign, label in (
+            (left, [p[2] for p in points], max_error, 1, "error of the outputs, mean"),
+            (right, [p[3] for p in points], min_agreement, -1, "agreement with the float network")):
+        values, order = np.array(values), np.argsort(cycles, kind="stable")
+        best = np.minimum.accumulate(sign * values[order])
+        front = order[(sign * values[order] <= best) & np.r_[True, best[1:] < best[:-1]]]
+        axes.plot(cycles[front], values[front], "-", color=GREY, linewidth=1)
+        axes.plot(cycles, values, "o", color=BLUE, markersize=4)
+        for (name, x, *_), y in zip(points, values, strict=True):
+            if name.startswith(("hold", "exact", "tuned")):
+                axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            if name == "tuned":
+                axes.plot([x], [y], "o", color=RED, markersize=7)
+        if limit is not None:
+            axes.axhline(limit, color=RED, linewidth=1, linestyle="--")
+        axes.set(xlabel="cycles a frame, estimated", ylabel=label)
+        _plain(axes)
+    _save(figure, path, title)
+
+
 def _mark(axes: Axes, events: Sequence[Event]) -> None:
     """Scene cuts and brightness jumps as vertical lines."""
     for event in events:

@@ -22,6 +22,7 @@ from host.cli.doctor import doctor
 from host.cli.fit_error import fit_error
 from host.cli.infer import infer
 from host.cli.inspect import inspect
+from host.cli.tune import tune
 from host.cli.verify import verify
 from host.errors import UserError
 
@@ -64,6 +65,7 @@ app.command()(inspect)
 app.command("compile")(compile_network)
 app.command()(analyze)
 app.command("fit-error")(fit_error)
+app.command()(tune)
 app.command()(verify)
 app.command()(devices)
 app.command()(doctor)

@@ -1,0 +1,146 @@
+"""The results page: ``python -m benchmarks.results [--network NAME]... [--clip NAME]... [-o docs/results.md]``.
+
+Every network of ``NETWORKS`` on clips of ../shared, by several rules, each against the same engine frame by frame:
+what the
+paper's tables 2 to 6 report, and where the cycles go. What is measured is kept per network, clip and rule in
+``out/results/`` (JSON), so
+that a run can be stopped and taken up again, and parts can be made by processes of their own; ``--again`` measures
+anew. The page
+is written from everything that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import results_page
+from benchmarks.fidelity import SHARED, run_onnx, sqnr
+from host.analysis import Analyser, Rule
+from host.configs import named
+from host.heads.agreement import agreement
+from host.session import CALIBRATION_FRAMES, open_model, quantised
+from host.video import open_source, sample_frames
+
+FOLDER = Path(__file__).resolve().parents[1] / "out" / "results"
+RULES = {"exact": Rule(), "hold 2": Rule(2), "hold 4": Rule(4), "truncate 4": Rule(4, "truncate")}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network: its file, the preset of the accelerator, how many frames after the first, and on which clips."""
+
+    stem: str
+    config: str
+    frames: int
+    clips: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames from number ``first`` on (where things move) of a clip, resampled or with noise."""
+
+    stem: str
+    first: int
+    fps: float | None = None
+    noise: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """Short name."""
+        name = "_".join(self.stem.split("_")[:2]).removesuffix("_a")
+        return name + (f", {self.fps:g} fps" if self.fps else "") + (f", noise {self.noise:g}" if self.noise else "")
+
+    def frames(self, count: int) -> Iterator[np.ndarray]:
+        """The first ``count`` of them, uint8[H, W, 3]."""
+        source = open_source(SHARED / "clips" / f"{self.stem}.mp4", fps=self.fps, noise=self.noise, seed=1)
+        yield from islice(source, self.first, self.first + count)
+
+
+PERSON, CARS = Clip("person_walk_a_768x432_250f", 60), Clip("cars_a_768x432_120f", 30)
+ASL, BOTTLES = Clip("asl_again_640x480_77f", 20), Clip("bottles_still_640x360_200f", 50)
+CLIPS = {c.label: c for c in (
+    ASL, PERSON, CARS, BOTTLES, replace(ASL, fps=24.0), replace(BOTTLES, fps=24.0),
+    *(replace(c, noise=2.0) for c in (ASL, PERSON, CARS, BOTTLES)))}
+SIGNER = ("asl_again", "asl_again, 24 fps", "asl_again, noise 2")
+NETWORKS = {
+    "ResNet-8": Case("mlperftiny_resnet8_cifar10", "sim64", 24),
+    "VWW": Case("mlperftiny_vww_96", "sim64", 24),
+    "UltraFace": Case("ultraface_slim_320_rawheads", "sim64", 5),
+    "YOLO-Fastest": Case("yolo_fastest_1.1_body_320", "sim64", 4),
+    "SqueezeNet": Case("squeezenet10_deepcompression", "sim64", 4),
+    "SqueezeNet, 64 x 1": Case("squeezenet10_deepcompression", "sim64x1", 2, ("asl_again",)),
+    "Pose": Case("tfpose_mnv2small_320x240_frozenbn_asl", "sim64", 3, SIGNER)}
+"""Pose is plausible on the signer only. Few frames where the cycle model takes seconds for each."""
+
+
+def measure(case: Case, clip: Clip, rules: Mapping[str, Rule]) -> dict[str, dict]:
+    """The rows of a network on a clip, by rule, as plain values."""
+    path = SHARED / "models" / f"{case.stem}.onnx"
+    model = quantised(open_model(path), sample_frames(SHARED / "clips" / f"{clip.stem}.mp4", CALIBRATION_FRAMES,
+                                                      clip.noise, seed=1))
+    network, pre, head = model.network, model.sidecar.input, model.sidecar.head
+    program = named(case.config).compile(network.graph)
+    code = network.graph.tensors[network.graph.input].code
+    analyser, floats = Analyser(program, rules), []
+    outputs, agreements = ({name: [] for name in rules} for _ in range(2))
+    for frame in clip.frames(case.frames + 1):
+        size = (frame.shape[1], frame.shape[0])
+        array, placement = pre.apply(frame, network.input), pre.placement(size, network.input)
+        results = analyser.frame(network.input.to_codes(array, code))
+        floats.append(run_onnx(path, [array])[0])
+        decided = head.decode(floats[-1], placement)
+        for name, result in results.items():
+            outputs[name].append(network.finish(dict(result.outputs)))
+            agreements[name].append(agreement(decided, head.decode(outputs[name][-1], placement), size))
+    rows = {}
+    for name in rules:
+        summary = analyser.analysis(name).summary(1e8, 6e6)
+        flat = [[np.concatenate([np.ravel(o[k]) for k in floats[0]]) for o in kept[1:]]
+                for kept in (floats, outputs[name])]
+        rows[name] = summary | {"sqnr": float(sqnr(*flat)), "agreement": float(np.mean(agreements[name][1:]))}
+    return rows
+
+
+def cell(name: str, label: str) -> Path:
+    """Where a network's rows on a clip are kept."""
+    return FOLDER / f"{name} on {label}.json".replace(" ", "_").replace(",", "")
+
+
+def wanted(networks: list[str] | None, clips: list[str] | None) -> Iterator[tuple[str, str]]:
+    """(network, clip) of every cell of the page, or of a part of it."""
+    for name, case in NETWORKS.items():
+        for label in case.clips or CLIPS:
+            if (not networks or name in networks) and (not clips or label in clips):
+                yield name, label
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", action="append", choices=list(NETWORKS), help="only this one; may be repeated")
+    parser.add_argument("--clip", action="append", choices=list(CLIPS), help="only this one; may be repeated")
+    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
+    parser.add_argument("-o", "--output", type=Path, help="write the page here")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, label in wanted(options.network, options.clip):
+        path, began = cell(name, label), time.perf_counter()
+        rows = {} if options.again or not path.exists() else json.loads(path.read_text())
+        missing = {rule: RULES[rule] for rule in RULES if rule not in rows}
+        if missing:
+            path.write_text(json.dumps(rows | measure(NETWORKS[name], CLIPS[label], missing), indent=1))
+            print(f"{name} on {label}: {', '.join(missing)}: {time.perf_counter() - began:.0f} s", flush=True)
+    if options.output:
+        cells = {key: json.loads(cell(*key).read_text()) for key in wanted(None, None) if cell(*key).exists()}
+        options.output.write_text(results_page.page(cells, {name: case.frames for name, case in NETWORKS.items()}))
+
+
+if __name__ == "__main__":
+    main()
