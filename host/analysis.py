@@ -30,17 +30,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
-from host.aecs import relative_error
+from host.aecs import ErrorControl, ErrorModel, relative_error
 from host.compiler import Program
 from host.cycles import Changes, CycleModel, FrameCycles, observed_frame
 from host.devices import Device
 from host.errors import UserError
 from host.events import Event, Events
 from host.link.rehearsal import LinkEstimate
+from host.quantiser import refresh_interval
+from host.refresh import Policy, RefreshRule, Schedule
 from host.rrm_file import Model
 from hw.layouts import Kind
 from sim.arithmetic import Mode
@@ -240,29 +241,20 @@ def _share(a: float, b: float) -> float:
     return float(a / b) if b else 0.0
 
 
-class Control(Protocol):
-    """Tells from what was dropped when a frame has to be computed from scratch (``host.aecs.ErrorControl``)."""
-
-    @property
-    def due(self) -> bool: ...
-
-    def add(self, dropped: Mapping[str, int], refresh: bool) -> None: ...
-
-
 @dataclass(frozen=True)
 class Rule:
-    """How rrm treats small changes (``sim.golden.GoldenModel``).
+    """What rrm does with small changes, and when it computes a frame from scratch (``host.session.Session``).
 
-    refresh_every
-        frames after which it refreshes by itself, or None.
-    control
-        of the accumulated error, for one clip; or None.
+    cuts, errors
+        what ``refresh="auto"`` and ``max_error`` go by; None where they are not used.
     """
 
     threshold: int | Mapping[str, int] = 0
     mode: Mode | Mapping[str, Mode] = "hold"
-    refresh_every: int | None = None
-    control: Control | None = None
+    refresh: Policy = "never"
+    max_error: float | None = None
+    cuts: RefreshRule | None = None
+    errors: ErrorModel | None = None
 
     @property
     def exact(self) -> bool:
@@ -275,18 +267,27 @@ class _Run:
     """One rule over a clip: its golden model, link and what ``Way`` holds, frame by frame."""
 
     def __init__(self, program: Program, rule: Rule) -> None:
-        self.rule, self.model = rule, GoldenModel(program.graph, rule.threshold, rule.mode)
+        graph = program.graph
+        self.rule, self.model = rule, GoldenModel(graph, rule.threshold, rule.mode)
         self.link, self.rows = LinkEstimate(program), []
+        thresholds, modes = self.model.thresholds, self.model.modes
+        drifting = {n: t for n, t in thresholds.items() if modes[n] == "truncate"}
+        self._control = ErrorControl(graph, modes, rule.errors, rule.max_error)
+        self._schedule = Schedule(rule.refresh, rule.cuts, thresholds, refresh_interval(graph, drifting), self._control)
         self.errors: list[float] = []
         self.refreshes: list[bool] = []
 
+    @property
+    def shared(self) -> bool:
+        """Its values are those that scratch computes, and all that happens to them is deltas."""
+        return self.rule.exact and self.rule.refresh == "never"
+
     def observed(self, codes: np.ndarray) -> tuple[FrameResult, Changes]:
         """The next frame."""
-        every, control = self.rule.refresh_every, self.rule.control
-        due = every is not None and not any(self.refreshes[-every:])
-        result, changes = observed_frame(self.model, codes, due or (control is not None and control.due))
-        if control is not None:
-            control.add({name: t.dropped for name, t in result.tensors.items()}, result.refresh)
+        reason = self._schedule.reason(lambda: self.model.snapshots[self.model.graph.input], codes, False)
+        result, changes = observed_frame(self.model, codes, reason is not None)
+        self._schedule.done(reason, result.refresh)
+        self._control.add(result.dropped, result.refresh)
         return result, changes
 
     def way(self, program: Program) -> Way:
@@ -305,7 +306,7 @@ class Analyser:
     def __init__(self, program: Program, rules: Mapping[str, Rule]) -> None:
         self.program, self.rules = program, rules
         self._cycles = CycleModel(program)
-        self._scratch = _Run(program, Rule())              # every rule that is exact, too: all it adds is the deltas
+        self._scratch = _Run(program, Rule())
         self._runs = {name: _Run(program, rule) for name, rule in rules.items()}
         self._kinds = [is_layer(e) for e in program.graph.edges]
         self._csc = [x.kind != Kind.DENSE8 for x in program.lowered]
@@ -315,12 +316,12 @@ class Analyser:
         """One frame of codes of the input tensor, int[C, H, W]: the result of every rule."""
         exact, changes = self._scratch.observed(codes)
         self._dense = [e.macs_dense for e in exact.edges]
-        found = {n: (exact, changes) if r.rule.exact else r.observed(codes) for n, r in self._runs.items()}
+        found = {n: (exact, changes) if r.shared else r.observed(codes) for n, r in self._runs.items()}
         scratch = Changes(True, changes.nonzero, changes.nonzero)
         predicted = self._cycles.frames([scratch, *(c for _, c in found.values())])
         self._note(self._scratch, self._scratch.model, exact, exact, predicted[0], True)
         for (name, run), cycles in zip(self._runs.items(), predicted[1:], strict=True):
-            model = self._scratch.model if run.rule.exact else run.model
+            model = self._scratch.model if run.shared else run.model
             self._note(run, model, found[name][0], exact, cycles, False)
         return {name: result for name, (result, _) in found.items()}
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from host import charts
 from host.aecs import relative_error
-from host.analysis import PARTS, Analysis
+from host.analysis import PARTS, Analysis, Rule
 from host.rrm_file import Model
 from sim.arithmetic import Mode
 from sim.golden import GoldenModel
@@ -113,7 +113,7 @@ def totals_table(found: Analysis, clock_hz: float, baud: float) -> Table:
     return table
 
 
-def draw(folder: Path, found: Analysis, model: Model, frames: Iterable[np.ndarray], threshold: int, title: str,
+def draw(folder: Path, found: Analysis, model: Model, frames: Iterable[np.ndarray], rule: Rule, title: str,
          clock_hz: float, baud: float) -> None:
     """The charts, as PNG files in a folder.
 
@@ -137,7 +137,7 @@ def draw(folder: Path, found: Analysis, model: Model, frames: Iterable[np.ndarra
     network, pre = model.network, model.sidecar.input
     code = network.graph.tensors[network.graph.input].code
     codes = [network.input.to_codes(pre.apply(f, network.input), code) for f in frames]
-    limit = threshold if threshold > 1 else 4
+    limit = rule.threshold if isinstance(rule.threshold, int) and not rule.exact else 4
     mean, gain, series = thresholds(model, codes)
     charts.threshold_chart(folder / "threshold.png", THRESHOLDS, mean, gain, title=title.partition(";")[0])
     chosen = {f"{mode} {limit}": series[mode, limit] if (mode, limit) in series else

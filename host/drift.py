@@ -27,7 +27,7 @@ class Drift:
     """
 
     def __init__(self, model: Model, thresholds: Sequence[int], up_to: float) -> None:
-        self._exact = Session(model, refresh="never")
+        self._exact = Session(model, threshold=0, refresh="never")
         self._runs = {t: Session(model, threshold=t, mode="truncate", refresh="never") for t in thresholds}
         self._up_to = up_to
         self.pairs: dict[int, list[tuple[float, float]]] = {t: [] for t in thresholds}

@@ -36,7 +36,7 @@ from host.refresh import SECTION as REFRESH
 from host.refresh import Policy, Reason, RefreshRule, Schedule, with_rule
 from host.rrm_file import Model
 from host.sidecar import Sidecar, sidecar_for
-from host.thresholds import from_epsilon
+from host.thresholds import chosen
 from sim.arithmetic import Mode
 
 CALIBRATION_FRAMES = 32
@@ -182,7 +182,8 @@ class Session:
     Parameters
         model: path of an ``.onnx`` or ``.rrm`` file, or a ``Model``.
         device: a backend ("rtl", "model", see ``host.devices``) or a ``Device``.
-        threshold: send a change of at least this many codes; 0 and 1 are exact. For all tensors or by name.
+        threshold: send a change of at least this many codes; 0 and 1 are exact. For all tensors or by name; None is
+            what an ``.rrm`` file was tuned to, else 0.
         epsilon: the same in real units, see ``host.thresholds``; instead of ``threshold``.
         mode: ``hold`` (what is not sent leaves the reference where it was) or ``truncate`` (the paper's: the
             reference always moves). For all tensors or by name.
@@ -203,18 +204,14 @@ class Session:
     """
 
     def __init__(self, model: str | Path | Model, device: str | Device = "model", *,
-                 threshold: int | Mapping[str, int] = 0, mode: Mode | Mapping[str, Mode] = "hold",
+                 threshold: int | Mapping[str, int] | None = None, mode: Mode | Mapping[str, Mode] = "hold",
                  epsilon: float | None = None, calibration: Iterable[np.ndarray] = (), weights: Weights = "auto",
                  refresh: Policy = "auto", max_error: float | None = None) -> None:
         model, samples = model if isinstance(model, Model) else open_model(model), list(calibration)
         model = quantised(model, samples, weights)
         self.model = with_rule(model, samples) if refresh == "auto" else model
         self.network, sections = self.model.network, self.model.sections
-        if epsilon is not None:
-            if threshold != 0:
-                raise UserError("epsilon and threshold both say which changes are sent; give one of them")
-            threshold = from_epsilon(self.network.graph, epsilon)
-        thresholds = self._by_tensor(threshold, 0)
+        thresholds = self._by_tensor(chosen(model, threshold, epsilon), 0)
         modes = self._by_tensor(mode, "hold")
         for name, value in thresholds.items():
             if not 0 <= value <= 255:

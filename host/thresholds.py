@@ -1,14 +1,31 @@
-"""Thresholds in real units (the paper's epsilon) as thresholds in codes."""
+"""Which thresholds a run uses: given ones, real units (the paper's epsilon) as codes, or those of the file."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from host.errors import UserError
+from host.rrm_file import Model
 from sim.graph import Graph
 
+SECTION = "thresholds"
+"""Name of the section of an ``.rrm`` file that holds tuned thresholds, in codes by tensor (``rrm-fpga tune``)."""
 LARGEST = 255
 """Largest threshold in codes: that of the whole range of a tensor."""
+
+
+def chosen(model: Model, threshold: int | Mapping[str, int] | None = None,
+           epsilon: float | None = None) -> int | Mapping[str, int]:
+    """Thresholds in codes, for all tensors or by name: ``threshold``, those of ``epsilon``, the model's own, or 0.
+
+    Raises UserError when both are given.
+    """
+    if epsilon is None:
+        return model.sections.get(SECTION, 0) if threshold is None else threshold
+    if threshold is not None:
+        raise UserError("epsilon and threshold both say which changes are sent; give one of them")
+    return from_epsilon(model.network.graph, epsilon)
 
 
 def from_epsilon(graph: Graph, epsilon: float) -> dict[str, int]:

@@ -38,8 +38,6 @@ from sim.float_model import FloatModel
 from sim.golden import GoldenModel
 from sim.graph import Graph
 
-SECTION = "thresholds"
-"""Name of the section of an ``.rrm`` file: threshold by tensor."""
 LEVELS = (0, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Thresholds that are tried."""
 CURVE = 8

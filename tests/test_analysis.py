@@ -81,7 +81,8 @@ def test_counts_of_random_graphs(seed, threshold):
 
 def test_exact_has_no_error_and_parts_sum_up_to_cycles():
     graph = random_graph(1, LIMITS)
-    analyser = Analyser(SIM8.compile(graph), {"exact": Rule(), "hold": Rule(3), "truncate": Rule(3, "truncate", 2)})
+    rules = {"exact": Rule(), "hold": Rule(3), "truncate": Rule(3, "truncate", refresh=3)}
+    analyser = Analyser(SIM8.compile(graph), rules)
     for codes in random_clip(graph, 1, 7):
         analyser.frame(codes)
     exact, hold, truncate = (analyser.analysis(name) for name in ("exact", "hold", "truncate"))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks.density import layer, values
-from host import rrm_file, tuning
+from host import rrm_file, thresholds, tuning
 from host.cli import main
 from host.configs import named
 from host.cycles import observed_frame
 from host.errors import UserError
-from host.session import open_model, quantised
+from host.session import Session, open_model, quantised
 from host.tuning import LEVELS, Bench, Limit, Point, best_modes, search
 from host.video import add_noise
 from sim.golden import GoldenModel
@@ -108,8 +108,11 @@ def test_command(tmp_path, capsys, tiny_onnx, tiny_clip):
     assert [row["label"] for row in found["held_out"]] == [
         "exact", "hold 2", "hold 4", "tuned thresholds", "tuned thresholds and modes"]
     assert "2 frames that the search has not seen" in printed
-    assert dict(rrm_file.load(out).sections[tuning.SECTION]) == found["best"]["thresholds"]
+    assert dict(rrm_file.load(out).sections[thresholds.SECTION]) == found["best"]["thresholds"]
     assert chart.stat().st_size > 1000
+    with Session(out) as tuned, Session(out, threshold=0) as exact:
+        assert {k: t for k, t in tuned.thresholds.items() if t} == found["best"]["thresholds"] != {}
+        assert not any(exact.thresholds.values())
 
 
 @pytest.mark.parametrize("options,words", [((), "needs a limit"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,8 +26,14 @@ def analyze(
         noise: Annotated[float, typer.Option(
             min=0.0, metavar="SIGMA", help="Add Gaussian noise to every pixel, as sensors do.")] = 0.0,
         seed: Annotated[int, typer.Option(min=0, metavar="S", help="Seed of --noise.")] = 0,
-        threshold: Annotated[int, typer.Option(min=0, max=255, metavar="T", help="As of `infer`.")] = 0,
+        threshold: Annotated[int | None, typer.Option(
+            min=0, max=255, metavar="T", show_default=False, help="As of `infer`.")] = None,
+        epsilon: Annotated[float | None, typer.Option(
+            min=0.0, metavar="E", show_default=False, help="As of `infer`.")] = None,
         mode: Annotated[Literal["hold", "truncate"], typer.Option(help="As of `infer`.")] = "hold",
+        refresh: Annotated[str, typer.Option(metavar="auto|never|N", help="As of `infer`.")] = "auto",
+        max_error: Annotated[float | None, typer.Option(
+            metavar="E", show_default=False, help="As of `infer`.")] = None,
         clock: Annotated[float, typer.Option(
             min=0.001, metavar="MHZ", help="Clock for which times are given; 100 MHz is that of the Arty A7.")] = 100.0,
         baud: Annotated[float, typer.Option(
@@ -51,6 +58,8 @@ def analyze(
         rrm-fpga analyze net.rrm clip.mp4 --backend rtl --threshold 2 --json analysis.json
     """
     from host import analysis_report as report
+    from host.aecs import SECTION as ERRORS
+    from host.aecs import ErrorModel
     from host.analysis import Rule, analyse
     from host.cli.calibrate import calibrated
     from host.cli.terminal import progress, show, waiting
@@ -58,8 +67,10 @@ def analyze(
     from host.devices import open_device
     from host.errors import UserError
     from host.output import JsonLines, check_writable
-    from host.quantiser import refresh_interval
+    from host.refresh import SECTION as CUTS
+    from host.refresh import RefreshRule, with_rule
     from host.session import CALIBRATION_FRAMES
+    from host.thresholds import chosen
     from host.video import open_source, sample_frames
 
     if json is not None:
@@ -69,33 +80,40 @@ def analyze(
     if backend not in ("model", "rtl"):
         raise UserError(f"--backend {backend}: analyze takes model or rtl; --config names the accelerator")
     model = o.PictureOptions(preset, *[None] * 7).open_model(network)
-    model = calibrated(model, lambda: sample_frames(calibrate or source, CALIBRATION_FRAMES, noise, seed), weights,
-                       wanted=calibrate is not None)
+    sampled = cache(lambda: sample_frames(calibrate or source, CALIBRATION_FRAMES, noise, seed))
+    model = calibrated(model, sampled, weights, wanted=calibrate is not None)
     program = program_for(model, None if config is None else named(config))
-    drifting = dict.fromkeys(program.graph.tensors, threshold) if mode == "truncate" else {}
-    rule = Rule(threshold, mode, refresh_interval(program.graph, drifting))
+    policy = int(refresh) if refresh.isdecimal() else refresh
+    if policy == "auto" and CUTS not in model.sections:
+        model = with_rule(model, sampled(), program.config.rows, program.config.sweep)
+    sections, limits = model.sections, chosen(model, threshold, epsilon)
+    rule = Rule(limits, mode, policy, max_error,
+                RefreshRule.from_section(sections[CUTS]) if CUTS in sections else None,
+                ErrorModel.from_section(sections[ERRORS]) if ERRORS in sections else None)
     device = None
     if backend == "rtl":
         with waiting() as say:
             device = open_device(backend if config is None else f"{backend}:{config}", say)
-            device.load(model, threshold, mode)
+            device.load(model, limits, mode)
     with (open_source(source, fps=fps, noise=noise, seed=seed) as clip,
           progress("analysing", min(frames, clip.total or frames)) as done):
         found = analyse(model, islice(clip, frames), rule, program, device, done)
     if device is not None:
         device.close()
-    label = f"{found.network} on {Path(source).name}, " + ("exact" if rule.exact else f"{mode} {threshold}")
+    label = f"{found.network} on {Path(source).name}, " + (
+        "exact" if rule.exact else f"{mode} {limits if isinstance(limits, int) else 'by tensor'}")
     print(f"{label}, config {found.config} ({program.config.rows} rows)")
     show(report.layer_table(found))
     show(report.totals_table(found, clock * 1e6, baud))
     if json is not None:
-        run = {"clip": source, "fps": fps, "noise": noise, "seed": seed, "threshold": threshold, "mode": mode}
+        run = {"clip": source, "fps": fps, "noise": noise, "seed": seed, "threshold": limits, "mode": mode,
+               "refresh": refresh, "max_error": max_error}
         with JsonLines(json) as out:
             out.write(report.as_dict(found, run, clock * 1e6, baud))
             out.commit()
     if charts is not None:
         with open_source(source, fps=fps, noise=noise, seed=seed) as clip:
-            report.draw(charts, found, model, islice(clip, frames), threshold, label, clock * 1e6, baud)
+            report.draw(charts, found, model, islice(clip, frames), rule, label, clock * 1e6, baud)
         print(f"charts in {charts}")
 
 

@@ -58,9 +58,10 @@ def infer(
             help="Add Gaussian noise to every pixel, as sensors do; 1 to 3 codes is usual.")] = 0.0,
         seed: Annotated[int, typer.Option(
             min=0, metavar="S", rich_help_panel=_INPUT, help="Seed of --noise.")] = 0,
-        threshold: Annotated[int, typer.Option(
-            min=0, max=255, metavar="T", rich_help_panel=_EXACTNESS,
-            help="Send a change of at least T codes (of 256); 0 and 1 are exact.")] = 0,
+        threshold: Annotated[int | None, typer.Option(
+            min=0, max=255, metavar="T", rich_help_panel=_EXACTNESS, show_default=False,
+            help="Send a change of at least T codes (of 256); 0 and 1 are exact. Without it: what `rrm-fpga tune` put "
+                 "into the .rrm file, else 0.")] = None,
         mode: Annotated[Literal["hold", "truncate"], typer.Option(
             rich_help_panel=_EXACTNESS,
             help="hold: changes below T add up until they reach it, so the error stays bounded. "
@@ -159,7 +160,7 @@ def infer(
                 _traceable(device, check_writable(trace))
             session = stack.enter_context(Session(
                 loaded, device, threshold=threshold, epsilon=epsilon, mode=mode, refresh=policy, max_error=max_error))
-        baseline = stack.enter_context(Session(loaded, ModelDevice())) if compare else None
+        baseline = stack.enter_context(Session(loaded, ModelDevice(), threshold=0)) if compare else None
         for name in tap or ():
             session.check_tap(name)
         results = stack.enter_context(Results(paths, loaded.sidecar.head, clip.fps))

@@ -59,6 +59,7 @@ def tune(
     from host.errors import UserError
     from host.output import JsonLines, check_writable
     from host.session import CALIBRATION_FRAMES
+    from host.thresholds import SECTION as THRESHOLDS
     from host.video import open_source, sample_frames
 
     if max_error is None and min_agreement is None:
@@ -102,7 +103,7 @@ def tune(
         charts.pareto_chart(chart, [(p.label, p.cycles, p.error, p.agreement) for p in points], max_error,
                             min_agreement, title=f"{model.network.name} on {Path(source).name}")
     if output is not None:
-        sections = dict(own.sections) | {tuning.SECTION: dict(best.thresholds)}
+        sections = dict(own.sections) | {THRESHOLDS: dict(best.thresholds)}
         if SECTION in sections or accelerator is not None:
             sections[SECTION] = to_section(tuned)
         rrm_file.save(output, replace(own, sections=sections), f"rrm-fpga {version()}")
