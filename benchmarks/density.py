@@ -1,12 +1,10 @@
 """Speed-up against density: ``python -m benchmarks.density [--rtl] [-o PAGE.md]``.
 
-A 3x3 convolution, 64 -> 64 channels at 32x32, in the middle of a network (its input comes from a sweep), on 64
-rows (``sim64``).
-The speed-up is over the dense layer at peak, MACs / rows without any stall, zeros multiplied like everything else.
-*Random*: every
-element is not zero with the same probability. *Clustered*: the non-zero elements fill a disc in all channels, as
-the change of a
-moving thing does. ``--rtl`` counts the cycles in compiled simulation too (minutes to build the first time).
+A 3x3 convolution, 64 -> 64 channels at 32x32, in the middle of a network (its input comes from a sweep), on 64 rows
+(``sim64``). The speed-up is over the dense layer at peak, MACs / rows without any stall, zeros multiplied like
+everything else. *Random*: every element is not zero with the same probability. *Clustered*: the non-zero elements
+fill a disc in all channels, as the change of a moving thing does. ``--rtl`` counts the cycles in compiled simulation
+too (minutes to build the first time).
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
 """The results page: ``python -m benchmarks.results [--network NAME]... [--clip NAME]... [-o docs/results.md]``.
 
 Every network of ``NETWORKS`` on clips of ../shared, by several rules, each against the same engine frame by frame:
-what the
-paper's tables 2 to 6 report, and where the cycles go. What is measured is kept per network, clip and rule in
-``out/results/`` (JSON), so
-that a run can be stopped and taken up again, and parts can be made by processes of their own; ``--again`` measures
-anew. The page
-is written from everything that is there.
+what the paper's tables 2 to 6 report, and where the cycles go. What is measured is kept per network, clip and rule in
+``out/results/`` (JSON), so that a run can be stopped and taken up again, and parts can be made by processes of their
+own; ``--again`` measures anew. The page is written from everything that is there.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ from nothing and sends what is not zero, as an EIE-like engine does. That is the
 
 Rules of counting
 -----------------
-MACs land inside the image, strides included. The density of a layer is the share of its MACs whose input was sent,
-so an element weighs
-as much as it feeds. With M the dense MACs of a layer and rho, rho' its densities in scratch and rrm::
+MACs land inside the image, strides included. The density of a layer is the share of its MACs whose input was sent, so
+an element weighs as much as it feeds. With M the dense MACs of a layer and rho, rho' its densities in scratch and rrm::
 
     sparsity   = 1 - sum rho M / sum M                    (eq. 9)
     complexity =     sum rho M                            (eq. 6)
@@ -19,9 +18,8 @@ graph too and count under "all edges" (``is_layer``). A frame that starts a clip
 ways; means leave it out.
 
 *Work* is the MACs that the engine cannot skip: where an edge is stored in CSC form those of non-zero weights, else all.
-``work / (rows * cycles)`` is the efficiency of the array; its inverse is the time over the theoretical one, for
-which the paper
-expects 1.10. ``Way.parts`` says where the other cycles went.
+``work / (rows * cycles)`` is the efficiency of the array; its inverse is the time over the theoretical one, for which
+the paper expects 1.10. ``Way.parts`` says where the other cycles went.
 """
 
 from __future__ import annotations
@@ -44,7 +42,9 @@ from host.quantiser import refresh_interval
 from host.refresh import Policy, RefreshRule, Schedule
 from host.rrm_file import Model
 from hw.layouts import Kind
+from hw.uart import FRAME_BITS
 from sim.arithmetic import Mode
+from sim.error_bound import error_bound
 from sim.golden import FrameResult, GoldenModel
 from sim.graph import Edge
 
@@ -126,9 +126,9 @@ class Way:
 
         *work*: MACs / rows. *imbalance*: what the PE that walks most walks beyond that (rows without an output
         channel, unequal
-        columns, padding). *broadcast*, *sweep*: how much longer than the walk it took to broadcast or to sweep,
-        one element or word
-        per cycle. *barrier*: the rest: latency from the first read to the last accumulator, full queues, slots
+        columns, padding). *broadcast*, *sweep*: how much longer than the walk it took to broadcast or to sweep, one
+        element or word per cycle. *barrier*: the rest: latency from the first read to the last accumulator, full
+        queues, slots
         lost to the sweep.
         """
         work = self.work / self.rows
@@ -160,6 +160,9 @@ class Analysis:
         median time of this machine per frame for what the host does in both ways: preprocessing, head.
     events
         scene cuts and brightness jumps.
+    bound
+        that no error of ``hold`` can exceed on this clip (``sim.error_bound``, relative as ``errors``); None for
+        truncate.
     """
 
     network: str
@@ -172,6 +175,7 @@ class Analysis:
     errors: np.ndarray
     host_seconds: float
     events: tuple[Event, ...] = ()
+    bound: float | None = None
 
     @property
     def frames(self) -> slice:
@@ -191,14 +195,13 @@ class Analysis:
     def summary(self, clock_hz: float, baud: float) -> dict[str, float]:
         """The figures of the whole network, means per frame.
 
-        ``speedup_*`` from the narrowest view to the widest: MACs of the paper's layers (eq. 10), MACs of all
-        edges, cycles (with
-        sweep, broadcasts and barriers), + the link at ``baud`` (10 bits a byte), + the host's own work, one after
-        the other.
+        ``speedup_*`` from the narrowest view to the widest: MACs of the paper's layers (eq. 10), MACs of all edges,
+        cycles (with sweep, broadcasts and barriers), + the link at ``baud``, + the host's own work, one after the
+        other.
         """
         rrm, scratch = self.rrm.of(self.frames), self.scratch.of(self.frames)
         dense, n = self.macs_dense.sum(), len(rrm.macs)
-        seconds = {k: [w.cycles.sum() / n / clock_hz, w.link.sum() / n * 10 / baud, self.host_seconds]
+        seconds = {k: [w.cycles.sum() / n / clock_hz, w.link.sum() / n * FRAME_BITS / baud, self.host_seconds]
                    for k, w in (("rrm", rrm), ("scratch", scratch))}
         values = {
             "frames": n,
@@ -311,11 +314,13 @@ class Analyser:
         self._kinds = [is_layer(e) for e in program.graph.edges]
         self._csc = [x.kind != Kind.DENSE8 for x in program.lowered]
         self._dense: list[int] = []
+        self._sizes: list[float] = []
 
     def frame(self, codes: np.ndarray) -> dict[str, FrameResult]:
         """One frame of codes of the input tensor, int[C, H, W]: the result of every rule."""
         exact, changes = self._scratch.observed(codes)
         self._dense = [e.macs_dense for e in exact.edges]
+        self._sizes.append(_norm(exact.outputs))
         found = {n: (exact, changes) if r.shared else r.observed(codes) for n, r in self._runs.items()}
         scratch = Changes(True, changes.nonzero, changes.nonzero)
         predicted = self._cycles.frames([scratch, *(c for _, c in found.values())])
@@ -331,9 +336,12 @@ class Analyser:
 
     def analysis(self, name: str, host_seconds: float = 0.0, events: tuple[Event, ...] = ()) -> Analysis:
         """What a rule came to over the frames so far."""
-        run, config = self._runs[name], self.program.config
+        run, config, bound = self._runs[name], self.program.config, None
+        if set(run.model.modes.values()) == {"hold"}:
+            worst = error_bound(self.program.graph, run.model.thresholds)
+            bound = _norm(worst) / min(self._sizes) if min(self._sizes) else np.inf
         return Analysis(self.program.graph.name, config.hash, PREDICTED, self.layers(), run.way(self.program),
-                        self.scratch(), np.array(run.refreshes), np.array(run.errors), host_seconds, events)
+                        self.scratch(), np.array(run.refreshes), np.array(run.errors), host_seconds, events, bound)
 
     def layers(self) -> tuple[Layer, ...]:
         """The steps, in order (after the first frame)."""
@@ -349,7 +357,7 @@ class Analyser:
               scratch: bool) -> None:
         """Add a frame to a run. ``scratch``: computed from nothing, whatever ``result`` did."""
         kept = model.snapshots | model.projections
-        link = run.link.frame({n: kept[n] for n in self._handed()})
+        link = run.link.frame(kept)
         macs = [(e.macs_activations, e.macs_activations_nonzero_weights) if scratch else
                 (e.macs, e.macs_nonzero_weights) for e in result.edges]
         steps, tensors = self.program.steps, result.tensors
@@ -365,9 +373,10 @@ class Analyser:
         run.errors.append(relative_error(result.outputs, exact.outputs))
         run.refreshes.append(result.refresh)
 
-    def _handed(self) -> set[str]:
-        """What goes over the link: the input, and what the outputs are read from."""
-        return {self.program.graph.input, *(r.source for o in self.program.graph.outputs for r in o.reads)}
+
+def _norm(outputs: Mapping[str, np.ndarray]) -> float:
+    """Of all outputs together."""
+    return float(np.sqrt(sum(np.square(v, dtype=np.float64).sum() for v in outputs.values())))
 
 
 def analyse(model: Model, frames: Iterable[np.ndarray], rule: Rule, program: Program, device: Device | None = None,
@@ -375,9 +384,8 @@ def analyse(model: Model, frames: Iterable[np.ndarray], rule: Rule, program: Pro
     """A clip, frames uint8[H, W, 3] RGB, on a quantised model both ways.
 
     device
-        loaded with the model and the rule: takes the clip twice as well, once computing every frame from scratch,
-        and its cycles
-        and bytes replace the predicted ones. Its counts are compared with the golden model's.
+        loaded with the model and the rule: takes the clip twice as well, once computing every frame from scratch, and
+        its cycles and bytes replace the predicted ones. Its counts are compared with the golden model's.
     progress
         called with the number of frames done.
     """

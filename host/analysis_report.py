@@ -50,7 +50,9 @@ def as_dict(found: Analysis, run: dict, clock_hz: float, baud: float) -> dict:
                  for name in ("macs", "macs_all", "cycles", "link")} for i in range(len(found.errors))]
     summary = {k: v if np.isfinite(v) else None for k, v in found.summary(clock_hz, baud).items()}
     return {"network": found.network, "config": found.config, "cycles": found.source,
-            **run, "clock_hz": clock_hz, "baud": baud, "summary": summary, "layers": by_layer(found),
+            **run, "clock_hz": clock_hz, "baud": baud, "summary": summary,
+            "error_bound": found.bound if found.bound is not None and np.isfinite(found.bound) else None,
+            "layers": by_layer(found),
             "frames": frames, "events": [asdict(e) for e in found.events]}
 
 
@@ -107,6 +109,8 @@ def totals_table(found: Analysis, clock_hz: float, baud: float) -> Table:
     table.add_row("time over theoretical", "", f"{s['time_over_theory']:.3f}", "")
     table.add_row("measured speed-up over eq. 10", "", f"{s['measured_over_eq10']:.3f}", "")
     table.add_row("error of the outputs, mean (max)", "", f"{s['error_mean']:.2%} ({s['error_max']:.2%})", "")
+    if found.bound is not None:
+        table.add_row("  bound of hold, through |W|", "", f"{found.bound:.2%}", "")
     table.add_row("frames from scratch after the first", "", str(s["refreshes"]), "")
     for event in found.events:
         table.add_row(f"frame {event.frame}: {event.kind}", "", f"{event.size:+.1f} codes", "")
@@ -118,8 +122,7 @@ def draw(folder: Path, found: Analysis, model: Model, frames: Iterable[np.ndarra
     """The charts, as PNG files in a folder.
 
     ``layers``, ``time``, ``tradeoff`` (the paper's figure 5) show the analysis; ``threshold`` (figure 3) and
-    ``error`` (figures 2
-    and 4) run the golden model on the same frames again, with other thresholds.
+    ``error`` (figures 2 and 4) run the golden model on the same frames again, with other thresholds.
     """
     steps = [i for i, layer in enumerate(found.layers) if layer.feeds]
     rows = by_layer(found)

@@ -148,9 +148,8 @@ def pareto_chart(path: str | Path, points: Sequence[tuple[str, float, float, flo
                  min_agreement: float | None, *, title: str = "") -> None:
     """Configurations (label, cycles, error, agreement): error and agreement against cycles, the limits as lines.
 
-    Those labelled "hold N" or "exact" are named, "tuned" is marked, others are dots; a line joins those that no
-    other one beats.
-    Raises UserError when ``path`` cannot be written.
+    Those labelled "hold N" or "exact" are named, "tuned" is marked, others are dots; a line joins those that no other
+    one beats. Raises UserError when ``path`` cannot be written.
     """
     figure = Figure(figsize=(11, 4.8), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)

@@ -1,8 +1,7 @@
 """Tuning: thresholds per tensor and modes per projection that cost fewest cycles within a limit.
 
 The rule is ``hold``, whose error stays bounded. The search works on some frames of a clip, each configuration
-measured on the
-golden model (error, agreement) and the cycle model (``CycleModel.estimate``):
+measured on the golden model (error, agreement) and the cycle model (``CycleModel.estimate``):
 
 1. *Sensitivity*: each tensor alone at each level, until it breaks the limit by itself.
 2. *Path*: errors of different tensors are nearly independent, so their squares add up, and so do the cycles saved.
@@ -48,8 +47,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Limit:
-    """What a configuration must keep: mean error of the outputs at most, or mean agreement with the network in
-    real numbers
+    """What a configuration must keep: mean error of the outputs at most, or mean agreement with the network in real
+    numbers
     at least; None is no limit."""
 
     max_error: float | None = None
@@ -68,8 +67,8 @@ class Point:
     label
         what it is, for people.
     cycles
-        predicted; ``error`` of the outputs against the exact run; ``agreement`` of the head's decisions with
-        the network in real numbers.
+        predicted; ``error`` of the outputs against the exact run; ``agreement`` of the head's decisions with the
+        network in real numbers.
     """
 
     label: str

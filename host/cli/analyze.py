@@ -48,9 +48,8 @@ def analyze(
         preset: o.PresetOption = None) -> None:
     """Measure what computing only changes saves, per layer and overall, against the same engine frame by frame.
 
-    Sparsity (eq. 9 of the paper), complexity (eq. 6) and theoretical speed-up (eq. 10) count convolutions and
-    fully connected layers,
-    with MACs that land inside the image. Cycles, load balance and bytes are of the whole network.
+    Sparsity (eq. 9 of the paper), complexity (eq. 6) and theoretical speed-up (eq. 10) count convolutions and fully
+    connected layers, with MACs that land inside the image. Cycles, load balance and bytes are of the whole network.
 
     Examples:
 

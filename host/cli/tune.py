@@ -38,10 +38,9 @@ def tune(
         preset: o.PresetOption = None) -> None:
     """Find the thresholds, tensor by tensor, that cost fewest cycles within a limit.
 
-    Changes smaller than a tensor's threshold wait until they have added up to it (hold), so the error stays
-    bounded. Projections that
-    cost less when they are computed anew in every frame become direct. What is reported was measured on frames
-    that the search has not seen.
+    Changes smaller than a tensor's threshold wait until they have added up to it (hold), so the error stays bounded.
+    Projections that cost less when they are computed anew in every frame become direct. What is reported was measured
+    on frames that the search has not seen.
 
     Examples:
 
