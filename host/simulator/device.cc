@@ -1,58 +1,74 @@
+// Runs the accelerator behind its two streams of bytes, many cycles per call. With TRACE it can write waveforms.
 
-// Runs the accelerator behind its two streams of bytes, many cycles per call. The file is appended to what
-// Yosys writes for the design. With TRACE it can write waveforms.
+#include "Simulated.h"
+#include "verilated.h"
 
 #include <cstdint>
-#include <cstdio>
 #ifdef TRACE
-#include <cxxrtl/cxxrtl_vcd.h>
+#include "verilated_vcd_c.h"
+#include <cstdio>
 #endif
 
 namespace {
 
+#ifdef TRACE
+// A file of waveforms that remembers whether all was written, where Verilator's own ends the program.
+class WaveFile : public VerilatedVcdFile {
+    FILE *file = nullptr;
+
+public:
+    bool good = true;
+
+    bool open(const std::string &path) override {
+        file = std::fopen(path.c_str(), "w");
+        return good = file;
+    }
+    ssize_t write(const char *data, ssize_t size) override {
+        good &= std::fwrite(data, 1, size, file) == size_t(size);
+        return size;
+    }
+    void close() override {
+        if (file)
+            good &= std::fclose(file) == 0;
+        file = nullptr;
+    }
+};
+#endif
+
 struct Device {
-    cxxrtl_design::p_top top;
+    VerilatedContext context;
+    Simulated top{&context};
     int64_t cycles = 0;
 #ifdef TRACE
-    cxxrtl::debug_items items;
-    std::unique_ptr<cxxrtl::vcd_writer> waves;
-    FILE *file = nullptr;
+    WaveFile file;
+    VerilatedVcdC waves{&file};
+
+    Device() {
+        context.traceEverOn(true);
+        top.trace(&waves, 99);
+    }
+    ~Device() { waves.close(); }
 #endif
 
-    // One clock cycle; afterwards the outputs show what the rising edge saw. They are combinational, so one
-    // evaluation does: the rising edge again, without a falling one in between. Waveforms show both halves.
-    void cycle() {
+    // The two halves of a clock cycle. After the first, the outputs (which are combinational) show what the rising
+    // edge sees.
+    void half(int clock) {
+        top.clk = clock;
+        top.eval();
 #ifdef TRACE
-        if (waves) {
-            top.p_clk.set<bool>(false);
-            top.step();
-            sample(0);
-        }
+        if (waves.isOpen())
+            waves.dump(uint64_t(2 * cycles + clock));
 #endif
-        top.prev_p_clk.set<bool>(false);
-        top.p_clk.set<bool>(true);
-        top.step();
-#ifdef TRACE
-        if (waves)
-            sample(1);
-#endif
-        cycles++;
+        cycles += clock;
     }
-
-#ifdef TRACE
-    void sample(int clock) {
-        waves->sample(2 * cycles + clock);
-        fwrite(waves->buffer.data(), 1, waves->buffer.size(), file);
-        waves->buffer.clear();
-    }
-#endif
 };
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
 
-void *device_create() { auto *device = new Device; device->top.reset(); device->top.step(); return device; }
+void *device_create() { return new Device; }
 void device_destroy(void *handle) { delete static_cast<Device *>(handle); }
 
 // Clock cycles since the device was made.
@@ -66,46 +82,39 @@ int64_t device_run(void *handle, const uint8_t *data, int64_t count, int64_t *ta
     auto &top = device.top;
     int64_t sent = 0, received = 0;
     for (int64_t silent = 0; received < wanted && silent < patience; silent++) {
-        top.p_i____valid.set<bool>(sent < count);
+        top.i___05Fvalid = sent < count;
         if (sent < count)
-            top.p_i____payload.set<uint8_t>(data[sent]);
-        top.p_o____ready.set<bool>(true);
-        device.cycle();
-        if (sent < count && top.p_i____ready.get<bool>()) {
+            top.i___05Fpayload = data[sent];
+        top.o___05Fready = 1;
+        device.half(0);
+        if (top.i___05Fvalid && top.i___05Fready) {
             sent++;
             silent = 0;
         }
-        if (top.p_o____valid.get<bool>()) {
-            answer[received++] = top.p_o____payload.get<uint8_t>();
+        if (top.o___05Fvalid) {
+            answer[received++] = top.o___05Fpayload;
             silent = 0;
         }
+        device.half(1);
     }
     *taken = sent;
     return received;
 }
 
 #ifdef TRACE
-// Writes waveforms of every signal into a file from now on; a null path ends it. Returns 0 when the file
-// cannot be written.
+// Writes waveforms of every signal into a file from now on; a null path ends it. Returns 0 when a file cannot be
+// written, or was not to its end.
 int device_trace(void *handle, const char *path) {
     auto &device = *static_cast<Device *>(handle);
-    int good = 1;
-    if (device.file)
-        good = fclose(device.file) == 0;
-    device.waves.reset();
-    device.file = nullptr;
+    device.waves.close();
+    const bool good = device.file.good;
+    device.file.good = true;
     if (!path)
         return good;
-    device.file = fopen(path, "w");
-    if (!device.file)
-        return 0;
-    if (device.items.table.empty())
-        device.top.debug_info(&device.items, nullptr, "");
-    device.waves = std::make_unique<cxxrtl::vcd_writer>();
-    device.waves->timescale(1, "ns");
-    device.waves->add_without_memories(device.items);
-    return 1;
+    device.waves.open(path);
+    return good && device.waves.isOpen();
 }
 #endif
 
 }
+#pragma GCC visibility pop

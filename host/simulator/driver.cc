@@ -1,70 +1,76 @@
-// Runs the ring for many cycles per call. The file is appended to what Yosys writes for the design.
+// Runs the ring for many cycles per call, at the ring's own streams.
 //
 // Streams are arrays of beats; a beat is a payload of 32-bit chunks, lowest first.
 
+#include "Simulated.h"
+#include "verilated.h"
+
 #include <cstdint>
-#include <memory>
+#include <cstring>
 
 namespace {
+
+struct Ring {
+    VerilatedContext context;
+    Simulated top{&context};
+};
 
 struct Source { const uint32_t *beats; int64_t count; int64_t chunks; };
 struct Sink { uint32_t *beats; int64_t count; int64_t chunks; };
 
 // Sends the beats of a source through a stream, one each cycle in which the stream is ready.
-template<class Valid, class Payload> struct Feed {
-    Valid &valid; Payload &payload; Source &source; int64_t next = 0;
+template<class Payload> struct Feed {
+    CData &valid, &ready; Payload &payload; Source &source; int64_t next = 0;
 
     bool drive() {
-        const bool have = next < source.count;
-        valid.template set<bool>(have);
-        if (have)
-            for (int64_t i = 0; i < int64_t(Payload::chunks); i++)
-                payload.data[i] = source.beats[next * source.chunks + i];
-        return have;
+        valid = next < source.count;
+        if (valid)
+            std::memcpy(static_cast<void *>(&payload), source.beats + next * source.chunks,
+                        source.chunks * sizeof(uint32_t));
+        return valid;
     }
+    bool taken() const { return valid && ready; }
 };
 
-template<class Valid, class Payload> Feed<Valid, Payload> feed(Valid &valid, Payload &payload, Source &source) {
-    return {valid, payload, source};
+template<class Payload> Feed<Payload> feed(CData &valid, CData &ready, Payload &payload, Source &source) {
+    return {valid, ready, payload, source};
 }
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
 
-void *ring_create() { auto *top = new cxxrtl_design::p_top; top->reset(); top->step(); return top; }
-void ring_destroy(void *handle) { delete static_cast<cxxrtl_design::p_top *>(handle); }
+void *ring_create() { return new Ring; }
+void ring_destroy(void *handle) { delete static_cast<Ring *>(handle); }
 
 // Runs until every source is used up, the sink is full and (if asked) the ring is idle, or for max_cycles.
 // Sources are load, run, frame, read; their counts become what was not taken. Returns the cycles run.
 int64_t ring_run(void *handle, Source *sources, Sink *sink, int until_idle, int64_t max_cycles) {
-    auto &top = *static_cast<cxxrtl_design::p_top *>(handle);
-    auto load = feed(top.p_load____valid, top.p_load____payload, sources[0]);
-    auto run = feed(top.p_run____valid, top.p_run____payload, sources[1]);
-    auto frame = feed(top.p_frame____valid, top.p_frame____payload, sources[2]);
-    auto read = feed(top.p_read____valid, top.p_read____payload, sources[3]);
+    auto &top = static_cast<Ring *>(handle)->top;
+    auto load = feed(top.load___05Fvalid, top.load___05Fready, top.load___05Fpayload, sources[0]);
+    auto run = feed(top.run___05Fvalid, top.run___05Fready, top.run___05Fpayload, sources[1]);
+    auto frame = feed(top.frame___05Fvalid, top.frame___05Fready, top.frame___05Fpayload, sources[2]);
+    auto read = feed(top.read___05Fvalid, top.read___05Fready, top.read___05Fpayload, sources[3]);
     int64_t cycles = 0, received = 0;
-    while (cycles < max_cycles) {
+    for (bool done = false; !done && cycles < max_cycles; cycles++) {
         const bool pending = load.drive() | run.drive() | frame.drive() | read.drive();
         const bool complete = received == sink->count;
-        top.p_answer____ready.set<bool>(!complete);
-        // One evaluation per cycle: the rising edge again, without a falling one in between. The outputs are
-        // combinational, so what they show then is what the edge saw.
-        top.prev_p_clk.set<bool>(false);
-        top.p_clk.set<bool>(true);
-        top.step();
-        cycles++;
-        if (!pending && complete && (!until_idle || top.p_idle.get<bool>()))
-            break;
-        load.next += top.p_load____valid.get<bool>() && top.p_load____ready.get<bool>();
-        run.next += top.p_run____valid.get<bool>() && top.p_run____ready.get<bool>();
-        frame.next += top.p_frame____valid.get<bool>() && top.p_frame____ready.get<bool>();
-        read.next += top.p_read____valid.get<bool>() && top.p_read____ready.get<bool>();
-        if (top.p_answer____valid.get<bool>() && top.p_answer____ready.get<bool>()) {
-            for (int64_t i = 0; i < sink->chunks; i++)
-                sink->beats[received * sink->chunks + i] = top.p_answer____payload.data[i];
+        top.answer___05Fready = !complete;
+        top.clk = 0;
+        top.eval();             // the outputs are combinational: now they show what the rising edge sees
+        done = !pending && complete && (!until_idle || top.idle);
+        load.next += load.taken();
+        run.next += run.taken();
+        frame.next += frame.taken();
+        read.next += read.taken();
+        if (top.answer___05Fvalid && top.answer___05Fready) {
+            std::memcpy(sink->beats + received * sink->chunks, static_cast<void *>(&top.answer___05Fpayload),
+                        sink->chunks * sizeof(uint32_t));
             received++;
         }
+        top.clk = 1;
+        top.eval();
     }
     sources[0].count -= load.next;
     sources[1].count -= run.next;
@@ -75,3 +81,4 @@ int64_t ring_run(void *handle, Source *sources, Sink *sink, int until_idle, int6
 }
 
 }
+#pragma GCC visibility pop
