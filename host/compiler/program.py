@@ -93,6 +93,8 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
     """
     if not graph.quantised:
         raise UserError(f"network {graph.name}: it is not quantised yet")
+    if not graph.edges:
+        raise UserError(f"network {graph.name} has no linear layer (convolution, fully connected) to run")
     _check_width(graph, config, fit)
     if fit:
         config = _grown(config, accumulator_bits=graph.accumulator_bits,
@@ -108,12 +110,14 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
     edges: list[dict] = []
     steps = []
     for number, (kind, tensor, node, direct, ids) in enumerate(order):
-        entry = {"kind": int(kind), "direct": int(direct), "edge": len(edges), "edges": len(ids),
-                 "clear": len(clears)}
+        entry = {"kind": int(kind), "direct": int(direct), "edge": len(edges) if ids else 0,
+                 "edges": len(ids)}
         edges += [lowered[i].descriptor for i in ids]
+        first_clear = len(clears)
         clears += [(places[p].base, places[p].words, int(graph.projections[p].mode == "direct"))
                    for p in graph.projections if fed[p] == number + 1]
-        entry["clears"] = len(clears) - entry["clear"]
+        entry["clears"] = len(clears) - first_clear
+        entry["clear"] = first_clear if entry["clears"] else 0
         if kind == StepKind.SWEEP:
             entry |= _node_fields(graph, node, tensor, places, len(nodes))
             nodes += _node_rows(node, tensor.shape[0], config.sweep, places)

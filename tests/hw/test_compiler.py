@@ -188,3 +188,23 @@ def test_weights_that_no_kind_holds_name_the_edge():
     with pytest.raises(UserError, match=f"edge {edge.source} -> {edge.target}"):
         compile_graph(graph.with_parts(edges=(wide, *graph.edges[1:])), PRESETS["sim8"].with_(kinds=("dense8",)),
                       fit=True)
+
+
+def test_tables_may_be_full_to_the_last_word():
+    """Steps that feed nothing (the outputs') come after the last edge and the last clear."""
+    full = 0
+    for seed in range(12):
+        graph = random_graph(seed)
+        program = compile_graph(graph, PRESETS["sim8"].with_(accumulator_bits=graph.accumulator_bits), fit=True)
+        exact = program.config.with_(edge_words=program.used["edge_words"], clear_words=program.used["clear_words"])
+        full += not program.used["edge_words"] & (program.used["edge_words"] - 1)
+        compile_graph(graph, exact).step_image(0, "hold")
+    assert full, "no graph fills a table of a power of two"
+
+
+def test_a_network_without_layers_is_refused():
+    graph = random_graph(0)
+    empty = graph.with_parts(edges=(), projections={}, nodes=(), outputs=(),
+                             tensors={graph.input: graph.tensors[graph.input]})
+    with pytest.raises(UserError, match="no linear layer"):
+        compile_graph(empty, PRESETS["sim8"].with_(accumulator_bits=graph.accumulator_bits), fit=True)
