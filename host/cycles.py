@@ -3,7 +3,7 @@
 It follows the ring's recurrences (docs/architecture.md) rather than its gates. Per step, with every time counted from
 the first cycle in which the sweep may read::
 
-    sweep      begin[w]  = max(begin[w-1] + reads, room in the FIFO)             of word w; reads per word
+    sweep      begin[w]  = max(begin[w-1] + reads, room in the FIFO)     of word w in sweep order; reads per word
     broadcast  t[b]      = max(t[b-1] + 1, word's arrival, room in every queue that takes b)
     PE p       start[b]  = max(t[b] + 2, end[b-1]);  end[b] = start[b] + words of b in p + stolen slots
     room       t[b]     >= start of the entry that came ``queue_depth`` entries before b into the same queue
@@ -222,6 +222,8 @@ class _Plan:
         own = slice(fields["clear"], fields["clear"] + fields["clears"])
         self.clears = clears["count"][own], clears["always"][own]
         self.words, self.reads, self.stolen = 0, 1, np.zeros(config.pes)
+        if step.tensor is not None:
+            self._order(*program.graph.tensors[step.tensor].shape)
         if step.kind == StepKind.SWEEP:
             self._sweep(program)
         tables_of = [f.table for f in self.feeds] or [np.zeros((1, config.pes), np.int64)]
@@ -232,6 +234,13 @@ class _Plan:
         kept = np.unique(np.concatenate([table, self.stolen[None] * 4096]).round().astype(np.int64), axis=1,
                          return_index=True)[1]
         self.table, self.stolen = table[:, kept], self.stolen[kept]
+
+    def _order(self, channels: int, height: int, width: int) -> None:
+        """``order`` int[words]: the words (numbered y, x, group) as the ring goes over them; ``rank`` its inverse."""
+        block, groups = self.step.fields.get("interleave", 0) + 1, -(-channels // self.sweep)
+        y, x, group = np.indices((height, width, groups)).reshape(3, -1)
+        self.order = np.lexsort((x % block, group, x // block, y))
+        self.rank = np.argsort(self.order)
 
     def _sweep(self, program: Program) -> None:
         """Words, reads of a word, and per PE the share of the words of which a read takes its slot."""
@@ -310,7 +319,7 @@ class _Work:
         plan, feeds, sweep = self.plan, self.plan.feeds, self.plan.sweep
         # Words that are not all 0 enter the FIFO, whether or not an edge wants them.
         some = np.stack([mask[c:c + sweep].reshape(-1, mask[0].size).any(axis=0) for c in range(0, len(mask), sweep)])
-        some = some.T.reshape(-1)
+        some = some.T.reshape(-1)[plan.order]
         begin = np.flatnonzero(some) * float(plan.reads) if self.from_sweep else np.arange(some.sum(), dtype=float)
         self.beats = max(1, len(begin))
         # The expansion takes a cycle per word and edge, wanted or not.
@@ -330,9 +339,9 @@ class _Work:
         feeds = self.plan.feeds
         parts = [f.broadcasts(mask) for f in feeds]
         column = np.concatenate([c + first for (c, _), first in zip(parts, self.plan.first_column[:-1], strict=True)])
-        word = np.concatenate([w for _, w in parts])
+        word = self.plan.rank[np.concatenate([w for _, w in parts])]
         edge = np.repeat(np.arange(len(feeds)), [len(w) for _, w in parts])
-        order = np.argsort(word * len(feeds) + edge, kind="stable") if len(feeds) > 1 else slice(None)
+        order = np.argsort(word * len(feeds) + edge, kind="stable")
         return column[order], word[order], edge[order]
 
     def _arrange(self, word: np.ndarray, edge: np.ndarray, number: np.ndarray, begin: np.ndarray,

@@ -17,7 +17,7 @@ MULTIPLIER_BITS = 24
 """Bits of a requantisation multiplier, signed."""
 SHIFT_BITS = 6
 """Bits of a requantisation shift."""
-VERSION = 1
+VERSION = 2
 """Raised whenever a memory image of an older compiler would mean something else."""
 
 

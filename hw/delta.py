@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import CODE_BITS, AcceleratorConfig
 from hw.layouts import Layouts
+from hw.order import SweepOrder
 from hw.pipeline import delay
 
 
@@ -20,7 +21,7 @@ class DeltaUnit(wiring.Component):
         threshold, ``truncate`` (else hold), ``direct`` (send values, not deltas), ``keep`` (there is a snapshot);
         a refresh compares with 0 at threshold 1. Steady.
     start : In
-        a new step: the next word is at y = x = 0, group 0, and at ``step.snapshot``.
+        a new step: the next word is the first of the ``SweepOrder``.
     i, i_valid : In
         results in the order of the sweep.
     reference : In, stream of snapshot words
@@ -80,23 +81,13 @@ class DeltaUnit(wiring.Component):
             self.deltas.eq(Mux(one, sum(sent_mask[i] for i in range(self.config.sweep)), 0)),
             self.dropped.eq(delay(m, Mux(delay(m, one, 1), sum(squares), 0), 1)),
         ]
-        self._position(m, one)
+        self._position(m)
         return m
 
-    def _position(self, m: Module, one) -> None:
-        """Where the words are, counted here in the order of the sweep."""
-        lay, step, p = self.layouts, self.step, self.o.p
-        y, x, group = Signal(lay.position), Signal(lay.position), Signal(lay.group)
-        address = Signal(lay.snapshot_address)
-        m.d.sync += self.write_address.eq(address)
-        with m.If(self.i_valid):
-            m.d.sync += address.eq(address + 1)
-        m.d.sync += [p.y.eq(y), p.x.eq(x), p.group.eq(group)]
-        with m.If(one):
-            m.d.sync += group.eq(group + 1)
-            with m.If(group == step.groups - 1):
-                m.d.sync += [group.eq(0), x.eq(x + 1)]
-                with m.If(x == step.width - 1):
-                    m.d.sync += [x.eq(0), y.eq(y + 1)]
-        with m.If(self.start):
-            m.d.sync += [y.eq(0), x.eq(0), group.eq(0), address.eq(step.snapshot)]
+    def _position(self, m: Module) -> None:
+        """Where the words are, counted here as in the sweep."""
+        p = self.o.p
+        m.submodules.order = order = SweepOrder(self.config)
+        m.d.comb += [order.step.eq(self.step), order.start.eq(self.start), order.advance.eq(self.i_valid)]
+        m.d.sync += [self.write_address.eq(order.address), p.y.eq(delay(m, order.y, 1)),
+                     p.x.eq(delay(m, order.x, 1)), p.group.eq(delay(m, order.group, 1))]

@@ -210,10 +210,12 @@ class Layouts:
 
     @cached_property
     def step(self) -> StructLayout:
-        """A step descriptor. ``repeat`` and ``channel_mask`` are room for later and must be 0."""
+        """A step descriptor. ``interleave`` is one less than the columns of a block of the ``SweepOrder``, a power
+        of two; ``repeat`` and ``channel_mask`` are room for later and must be 0."""
         return StructLayout({
             "kind": unsigned(2), "height": unsigned(self.position), "width": unsigned(self.position),
-            "groups": unsigned(self.group), "operands": ArrayLayout(self.operand, 2), "two": unsigned(1),
+            "groups": unsigned(self.group), "interleave": unsigned(max(1, self.log_groups)),
+            "operands": ArrayLayout(self.operand, 2), "two": unsigned(1),
             "window_y": self.window, "window_x": self.window, "node": unsigned(self.node_address),
             "sign": unsigned(1), "lo": signed(CODE_BITS), "hi": signed(CODE_BITS),
             "keep": unsigned(1), "snapshot": unsigned(self.snapshot_address),

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.layouts import Layouts
+from hw.order import SweepOrder
 from hw.pipeline import delay
 
 FLAGS = StructLayout({"first": unsigned(1), "last": unsigned(1), "second": unsigned(1), "window_first": unsigned(1),
@@ -29,8 +30,8 @@ class SweepSlot:
 
 
 class Sweep(wiring.Component):
-    """Reads the operands of a node word by word: y, x, channel group; within each the max-pool window, within
-    that the operands.
+    """Reads the operands of a node word by word, in the ``SweepOrder``; within each the max-pool window, within that
+    the operands.
 
     Members
     -------
@@ -69,9 +70,10 @@ class Sweep(wiring.Component):
     def _position(self, m: Module):
         """The nested loops. A coordinate of the source runs one window ahead of -pad, so it is signed."""
         lay, step = self.layouts, self.step
+        m.submodules.order = order = SweepOrder(self.config)
+        m.d.comb += [order.step.eq(step), order.start.eq(self.start)]
         running, first_of_word, reference_done = Signal(), Signal(), Signal()
-        group, node = Signal(lay.group), Signal(lay.node_address)
-        second, reference_address = Signal(), Signal(lay.snapshot_address)
+        node, second = Signal(lay.node_address), Signal()
         issue, own_slot = Signal(), Signal()
         m.d.comb += [
             own_slot.eq(step.keep & ~step.operands[0].place.projection & first_of_word & ~reference_done),
@@ -79,10 +81,8 @@ class Sweep(wiring.Component):
             self.stalled.eq(running & ~issue), self.busy.eq(running),
             self.begun.eq(issue & first_of_word & ~reference_done),
         ]
-        axes = [self._axis(m, name, window, size) for name, window, size in (
-            ("y", step.window_y, step.height), ("x", step.window_x, step.width))]
-        y, x = axes
-        group_last, operand_last = group == step.groups - 1, second == step.two
+        y, x = (self._axis(m, name, window) for name, window in (("y", step.window_y), ("x", step.window_x)))
+        operand_last = second == step.two
         window_first = y["window_first"] & x["window_first"]
         window_last = y["window_last"] & x["window_last"]
         with m.If(issue & own_slot):
@@ -93,47 +93,52 @@ class Sweep(wiring.Component):
                 m.d.comb += x["next_tap"].eq(1)
                 m.d.comb += y["next_tap"].eq(x["window_last"])
                 with m.If(window_last):
-                    m.d.sync += [first_of_word.eq(1), reference_done.eq(0), group.eq(group + 1),
-                                 node.eq(node + 1 + step.two), reference_address.eq(reference_address + 1)]
-                    with m.If(group_last):
-                        m.d.sync += [group.eq(0), node.eq(step.node)]
-                        m.d.comb += x["next"].eq(1)
-                        with m.If(x["last"]):
-                            m.d.comb += y["next"].eq(1)
-                            with m.If(y["last"]):
-                                m.d.sync += running.eq(0)
+                    m.d.sync += [first_of_word.eq(1), reference_done.eq(0)]
+                    m.d.comb += order.advance.eq(1)
+        with m.If(order.advance):
+            m.d.comb += [x["next"].eq(order.within | order.onward), x["keep"].eq(order.onward),
+                         x["back"].eq(order.back), x["start"].eq(order.down),
+                         y["next"].eq(order.down)]
+            with m.If(order.back):
+                m.d.sync += node.eq(node + 1 + step.two)
+            with m.If(order.onward | order.down):
+                m.d.sync += node.eq(step.node)
+            with m.If(order.last):
+                m.d.sync += running.eq(0)
         with m.If(self.start):
-            m.d.sync += [running.eq(1), group.eq(0), node.eq(step.node), second.eq(0), first_of_word.eq(1),
-                         reference_done.eq(0), reference_address.eq(step.snapshot)]
+            m.d.sync += [running.eq(1), node.eq(step.node), second.eq(0), first_of_word.eq(1), reference_done.eq(0)]
             m.d.comb += [y["start"].eq(1), x["start"].eq(1)]
         reads = ~own_slot
         return issue, {
-            "y": y["source"], "x": x["source"], "group": group, "node": node + second, "second": second,
-            "reads": reads, "reference_address": reference_address,
+            "y": y["source"], "x": x["source"], "group": order.group, "node": node + second, "second": second,
+            "reads": reads, "reference_address": order.address,
             "reference": step.keep & first_of_word & ~reference_done,
             "first": ~second & reads, "last": operand_last & reads,
             "window_first": window_first, "window_last": window_last}
 
-    def _axis(self, m: Module, name: str, window, size) -> dict:
-        """One coordinate: ``at`` counts outputs, ``tap`` the window; ``source`` is at * stride - pad + tap *
-        dilation, kept by additions."""
+    def _axis(self, m: Module, name: str, window) -> dict:
+        """One coordinate of the source, at * stride - pad + tap * dilation, kept by additions.
+
+        Strobes: ``next_tap`` of the window; ``next`` position, ``keep`` it as the block's first, ``back`` to that;
+        ``start``."""
         bits = self.layouts.position
-        at, tap = Signal(bits, name=f"{name}_at"), Signal(bits, name=f"{name}_tap")
-        base, source = Signal(signed(bits + 2), name=f"{name}_base"), Signal(signed(bits + 2), name=f"{name}_source")
-        strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next", "next_tap")}
-        last, window_last = at == size - 1, tap == window.kernel - 1
-        first_base = -window.pad
+        tap = Signal(bits, name=f"{name}_tap")
+        base, block, source = (Signal(signed(bits + 2), name=f"{name}_{k}") for k in ("base", "block", "source"))
+        strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next", "keep", "back", "next_tap")}
+        window_last = tap == window.kernel - 1
         with m.If(strobes["next_tap"]):
             m.d.sync += [tap.eq(tap + 1), source.eq(source + window.dilation)]
             with m.If(window_last):
                 m.d.sync += [tap.eq(0), source.eq(base)]
         with m.If(strobes["next"]):
-            m.d.sync += [at.eq(at + 1), base.eq(base + window.stride), source.eq(base + window.stride)]
-            with m.If(last):
-                m.d.sync += [at.eq(0), base.eq(first_base), source.eq(first_base)]
+            m.d.sync += [base.eq(base + window.stride), source.eq(base + window.stride)]
+        with m.If(strobes["keep"]):
+            m.d.sync += block.eq(base + window.stride)
+        with m.If(strobes["back"]):
+            m.d.sync += [base.eq(block), source.eq(block)]
         with m.If(strobes["start"]):
-            m.d.sync += [at.eq(0), tap.eq(0), base.eq(first_base), source.eq(first_base)]
-        return strobes | {"source": source, "last": last, "window_first": tap == 0, "window_last": window_last}
+            m.d.sync += [tap.eq(0), base.eq(-window.pad), block.eq(-window.pad), source.eq(-window.pad)]
+        return strobes | {"source": source, "window_first": tap == 0, "window_last": window_last}
 
     def _address(self, m: Module, issue, position: dict) -> None:
         """``base + (y * pitch + (x >> phase_bits)) * blocks + (c >> group_bits)`` in four cycles."""

@@ -120,6 +120,8 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
         entry["clear"] = first_clear if entry["clears"] else 0
         if kind == StepKind.SWEEP:
             entry |= _node_fields(graph, node, tensor, places, len(nodes))
+            # Blocks of as many columns as the targets have phases, so that successive words go to other phases.
+            entry["interleave"] = max([places[graph.edges[i].target].phases for i in ids], default=1) - 1
             nodes += _node_rows(node, tensor.shape[0], config.sweep, places)
         steps.append(Step(kind, tensor and tensor.name, direct, tuple(ids), entry))
     used = {"projection_words": p_words, "snapshot_words": snapshot_words, "node_words": len(nodes),

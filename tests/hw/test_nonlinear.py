@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hw.config import AcceleratorConfig
 from hw.delta import DeltaUnit
 from hw.layouts import Space
 from hw.maxpool import MaxPool
+from hw.order import SweepOrder
 from hw.requant import Requantise
 from hw.sweep import FLAGS, Sweep, SweepSlot
 from sim.arithmetic import threshold
@@ -31,10 +33,51 @@ def place(projection: bool, shape, base: int, phase_bits: int) -> Place:
                  1 - phase_bits)
 
 
+def in_order(height: int, width: int, groups: int, block: int) -> list[tuple[int, int, int]]:
+    """(y, x, group) of every word of a tensor: y, x div block, group, x mod block."""
+    return sorted(np.ndindex(height, width, groups), key=lambda w: (w[0], w[1] // block, w[2], w[1] % block))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 3), (3, 2, 1), (2, 4, 2), (2, 7, 3), (1, 9, 2)])
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_sweep_order(shape, block):
+    """Every word once, in order, whenever ``advance`` comes; twice, as a second step may follow at once."""
+    dut, rng, got = SweepOrder(AcceleratorConfig(pes=8, lanes=2, sweep=4, **SMALL)), np.random.default_rng(block), []
+    expected = in_order(*shape, block)
+
+    async def body(ctx):
+        ctx.set(raw(dut.step), word(dut.layouts.step, {"height": shape[0], "width": shape[1], "groups": shape[2],
+                                                       "interleave": block - 1, "snapshot": 7}))
+        for _ in range(2):
+            ctx.set(dut.start, 1)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            last = False
+            while not last:
+                advance, last = bool(rng.random() < 0.7), ctx.get(dut.last)
+                ctx.set(dut.advance, advance)
+                if advance:
+                    got.append(((ctx.get(dut.y), ctx.get(dut.x), ctx.get(dut.group)), ctx.get(dut.address),
+                                [ctx.get(s) for s in (dut.within, dut.back, dut.onward, dut.down)]))
+                last = last and advance
+                await ctx.tick()
+                assert len(got) <= 2 * len(expected), "the last word does not come"
+            ctx.set(dut.advance, 0)
+
+    simulate(dut, body)
+    for (y, x, group), address, _ in got:
+        assert address == 7 + (y * shape[1] + x) * shape[2] + group
+    assert [at for at, _, _ in got] == 2 * expected
+    for (at, _, strobes), (to, _, _) in pairwise(got[:len(expected)]):
+        kind = 3 if to[0] > at[0] else 0 if to[2] == at[2] and to[1] % block else 1 if to[2] > at[2] else 2
+        assert strobes == [int(i == kind) for i in range(4)]
+
+
 @pytest.mark.parametrize("sources", ["p", "s", "pp", "ps", "ss"])
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("phase_bits", [0, 1])
-def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, phase_bits):
+@pytest.mark.parametrize("interleave", [0, 1])
+def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, phase_bits, interleave):
     """Addresses by ``Place.addresses``; windows clipped to the image; the reference once per word; one slot a cycle."""
     shape = (6, 5, 7)
     kernel, stride, pad, dilation = ((3, 2), (2, 1), (1, 1), (1, 2)) if pooled else ((1, 1), (1, 1), (0, 0), (1, 1))
@@ -42,13 +85,13 @@ def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, phase_bit
     places = [place(s == "p", shape, 40 * i + 3, phase_bits) for i, s in enumerate(sources)]
     dut = Sweep(CONFIG)
     step = {"height": out[0], "width": out[1], "groups": 2, "node": 5, "keep": 1, "snapshot": 11,
-            "two": len(sources) - 1,
+            "two": len(sources) - 1, "interleave": interleave,
             "operands": [{"place": p.fields(), "height": 5, "width": 7} for p in places] + [{}] * (2 - len(places)),
             **{f"window_{n}": {"kernel": kernel[a], "stride": stride[a], "dilation": dilation[a], "pad": pad[a]}
                for a, n in enumerate("yx")}}
-    expected, reference = [], 11
-    for y, x, g in np.ndindex(*out, 2):
-        own = sources[0] == "s"
+    expected, own = [], sources[0] == "s"
+    for y, x, g in in_order(*out, 2, interleave + 1):
+        reference = 11 + (y * out[1] + x) * 2 + g
         if own:
             expected.append(("reference", reference))
         for ky, kx in np.ndindex(kernel):
@@ -60,7 +103,6 @@ def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, phase_bit
                 ends = (ky, kx) == (0, 0), (ky, kx) == (kernel[0] - 1, kernel[1] - 1)
                 expected.append((p.projection, at, i == 0, i == len(places) - 1, *ends, 5 + g * len(places) + i,
                                  reference if (ky, kx, i) == (0, 0, 0) and not own else None))
-        reference += 1
     got, gaps = [], []
 
     async def body(ctx):
@@ -240,7 +282,8 @@ def test_max_pool_takes_the_window_and_leaves_out_the_outside():
 @pytest.mark.parametrize("mode", ["hold", "truncate"])
 @pytest.mark.parametrize("direct", [0, 1])
 @pytest.mark.parametrize("refresh", [0, 1])
-def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh):
+@pytest.mark.parametrize("interleave", [0, 1])
+def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh, interleave):
     rng, shape = np.random.default_rng(limit), (2, 3, 2)                       # height, width, groups
     ref = rng.integers(-100, 156, (12, 4))
     x = np.where(rng.random((12, 4)) < 0.5, ref, rng.integers(-100, 156, (12, 4)))
@@ -252,7 +295,7 @@ def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh):
 
     async def body(ctx):
         step = {"height": 2, "width": 3, "groups": 2, "threshold": limit, "truncate": int(mode == "truncate"),
-                "direct": direct, "keep": 1, "snapshot": 7}
+                "direct": direct, "keep": 1, "snapshot": 7, "interleave": interleave}
         ctx.set(raw(dut.step), word(dut.layouts.step, step))
         ctx.set(dut.refresh, refresh)
         ctx.set(dut.start, 1)
@@ -277,9 +320,9 @@ def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh):
             await ctx.tick()
 
     simulate(dut, body)
-    positions = list(np.ndindex(shape))
+    positions = in_order(*shape, interleave + 1)
     assert words == [(*positions[n], int(((out[n] != 0) << np.arange(4)).sum()), out[n].tolist())
                      for n in range(12) if out[n].any()]
-    assert writes == {7 + n: value[n].tolist() for n in range(12)}
+    assert writes == {7 + int(np.ravel_multi_index(positions[n], shape)): value[n].tolist() for n in range(12)}
     rest = x - before - sent
     assert counts == {"deltas": int((sent != 0).sum()), "dropped": int((rest * rest).sum()), "done": 12}
