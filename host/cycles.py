@@ -26,6 +26,7 @@ import numpy as np
 from host.compiler import Program
 from hw.accumulators import Accumulators
 from hw.delta import DeltaUnit
+from hw.expand import Expand
 from hw.layouts import Kind, Space, StepKind, unpack
 from hw.pe import COLUMN_LATENCY, ProcessingElement
 from hw.requant import Requantise
@@ -35,7 +36,7 @@ from sim.golden import FrameResult, GoldenModel
 
 TO_DELTA = Sweep.LATENCY + ProcessingElement.SWEEP_LATENCY + 2 + Requantise.LATENCY + 1 + DeltaUnit.LATENCY
 """Cycles from a sweep word's last read to the delta unit's answer (2: P to the nonlinear unit; 1: max-pool)."""
-EXPAND, LNZD, SCATTER = 4, 1, 3 + COLUMN_LATENCY
+EXPAND, LNZD, SCATTER = Expand.LATENCY, 1, 3 + COLUMN_LATENCY
 """Latencies of the blocks between FIFO and queues."""
 TO_QUEUE = EXPAND + LNZD + SCATTER
 """Cycles from the FIFO's output to a queue's input."""

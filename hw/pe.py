@@ -58,7 +58,7 @@ class ProcessingElement(wiring.Component):
     busy : Out
         deltas are queued or under way.
 
-    One weight word per cycle. From a broadcast ``column`` to the accumulator written: 2 + 1 + 1 + 7 + 4 cycles.
+    One weight word per cycle. From a broadcast ``column`` to the accumulator written: 2 + 1 + 1 + 9 + 4 cycles.
     """
 
     SWEEP_LATENCY = Walker.LATENCY + Accumulators.LATENCY

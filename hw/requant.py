@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
-from amaranth.lib.data import ArrayLayout
+from amaranth.lib.data import ArrayLayout, StructLayout
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.config import CODE_BITS, MULTIPLIER_BITS, SHIFT_BITS, AcceleratorConfig
+from hw.config import MULTIPLIER_BITS, AcceleratorConfig
 from hw.layouts import Layouts, Space, size_of
 from hw.load import LoadSignature
-from hw.pipeline import delay
+from hw.pipeline import delay, multiply
 from hw.sweep import FLAGS
 
 ROUND_LATENCY = 3
+FINE_BITS = 3
+"""Bits of the shift that are left to the second cycle of a rounding."""
 
 
-def round_half_even(m: Module, value, shift, name: str):
-    """``rhe(value, shift)``: divide by 2**shift, nearest, exact halves to even. ROUND_LATENCY cycles, one a cycle.
+def round_half_even(m: Module, value, shift, name: str, zero=None):
+    """``rhe(value, shift)`` if that is a code, else a number on the same side of all codes; 0 where ``zero`` is set.
+    ROUND_LATENCY cycles, one a cycle.
 
     The bits below the result are guard (the highest of them) and sticky (the rest): up iff guard and (sticky or
-    the floor is odd).
+    the floor is odd). Cycle 1 shifts by whole bytes and keeps the two bytes of which the rest of the shift can make
+    a code with its guard. Cycle 2 does the rest, or takes the largest or smallest number when a byte ``above``
+    them is more than sign. Cycle 3 rounds.
     """
-    width = len(value)
-    doubled = Signal(signed(width + 1), name=f"{name}_doubled")
-    m.d.comb += doubled.eq(Cat(0, value).as_signed())
-    coarse = Signal(signed(width + 1), name=f"{name}_coarse")
-    below = Signal((1 << SHIFT_BITS) - 1, name=f"{name}_below")
-    m.d.comb += below.eq((1 << shift) - 1)
-    sticky = Signal(name=f"{name}_sticky")
-    m.d.sync += [coarse.eq(doubled >> (shift & 0x38)), sticky.eq((doubled[1:] & (below >> 1)).any())]
-    fine, fine_shift = Signal(signed(width + 1), name=f"{name}_fine"), delay(m, shift[:3], 1)
-    m.d.sync += fine.eq(coarse >> fine_shift)
-    result = Signal(signed(width), name=f"{name}_rounded")
+    step, coarse = 1 << FINE_BITS, shift[FINE_BITS:]
+    count = max(-(-(len(value) + 1) // step), (1 << len(coarse)) + 1)
+    sign = value[-1]
+    doubled = Cat(0, value, sign.replicate(count * step - len(value) - 1))
+    parts = [doubled[step * i:step * i + step] for i in range(count)]
+    some, more = Signal(count, name=f"{name}_some"), Signal(count, name=f"{name}_more")
+    m.d.comb += [some.eq(Cat(part.any() for part in parts)),
+                 more.eq(Cat((part ^ sign.replicate(step)).any() for part in parts))]
+    window, sticky, above = (Signal(n, name=f"{name}_{what}", reset_less=True)
+                             for what, n in (("window", 2 * step), ("sticky", 1), ("above", 1)))
+    with m.Switch(coarse):
+        for i in range(1 << len(coarse)):
+            with m.Case(i):
+                m.d.sync += [window.eq(Cat(parts[i:i + 2])), sticky.eq(some[:i].any()), above.eq(more[i + 2:].any())]
+    sign1, rest = delay(m, sign, 1, reset_less=True), delay(m, shift[:FINE_BITS], 1, reset_less=True)
+    fine, result = (Signal(signed(2 * step + 1), name=f"{name}_{what}", reset_less=True)
+                    for what in ("fine", "rounded"))
+    below = Signal(step - 1, name=f"{name}_below")
+    m.d.comb += below.eq((1 << rest) - 1)
+    m.d.sync += fine.eq(Mux(above, Cat((~sign1).replicate(2 * step), sign1), Cat(window, sign1).as_signed() >> rest))
+    lost = delay(m, sticky | (window[:step - 1] & below).any(), 1, reset_less=True)
     guard, floor = fine[0], fine[1:].as_signed()
-    m.d.sync += result.eq(floor + (guard & (delay(m, sticky, 1) | floor[0])))
+    m.d.sync += result.eq(floor + (guard & (lost | floor[0])))
+    if zero is not None:
+        with m.If(delay(m, zero, 2, reset_less=True)):
+            m.d.sync += result.eq(0)
     return result
 
 
@@ -51,7 +69,7 @@ class Requantise(wiring.Component):
     -------
     step : In
         the step descriptor (branch codes, clamp, sign), steady.
-    node, node_valid : In
+    node : In
         row of the node table for the word that comes ``TABLE_LATENCY`` cycles later.
     i, i_valid, i_flags : In
         S source values and their flags.
@@ -61,12 +79,17 @@ class Requantise(wiring.Component):
         host writes into the node table.
 
     One operand word per cycle, no back-pressure. Single operands choose the multiplier of their sign; sums of two
-    have slopes 0 or 1 only, so ``rectify`` on the sum is enough. Cost per element: a
-    (bias_bits + 1) x 24 and a 9 x 24 bit multiplier, two shifters.
+    have slopes 0 or 1 only, so ``rectify`` on the sum is enough. The node table is several memories, each read when
+    its fields are needed. Cost per element: two products of (bias_bits + 1) x 24 bits, two rounding shifters.
+
+    ::
+
+        stage 1 bias | 4 x branch multiplier | 7 rounded | 8 code, or the value | 9 factor by sign
+              | 12 product | 13 sum of operands | 16 rounded | 17 clamped
     """
 
     TABLE_LATENCY = 2
-    LATENCY = 14
+    LATENCY = 17
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
@@ -78,57 +101,54 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        shape, depth = self.layouts.node, self.config.node_words
-        m.submodules.table = table = Memory(shape=shape, depth=depth, init=[])
-        read, write = table.read_port(), table.write_port()
-        m.d.comb += [read.addr.eq(self.node), write.addr.eq(self.load.address),
-                     write.data.eq(self.load.data[:size_of(shape)]),
-                     write.en.eq(self.load.strobe & (self.load.space == Space.NODES))]
-        parameters = delay(m, read.data, 1, reset_less=True)
-        flags = [self.i_flags]
+        rows, flags = [self.node], [self.i_flags]
         for _ in range(self.LATENCY):
-            flags.append(delay(m, flags[-1], 1))
-        valid = delay(m, self.i_valid, self.LATENCY - 1)
-        m.d.sync += self.o_valid.eq(valid & flags[-2].last)
+            rows.append(delay(m, rows[-1], 1, reset_less=True))
+            flags.append(delay(m, flags[-1], 1, reset_less=True))
+        m.d.sync += self.o_valid.eq(delay(m, self.i_valid, self.LATENCY - 1) & flags[-2].last)
         m.d.comb += self.o_flags.eq(flags[-1])
+        branch, scale, slopes, shift = (self._table(m, rows[stage], *names) for stage, *names in (
+            (0, "bias", "branch"), (4, "branch_shift"), (8, "multiplier", "negative"), (13, "shift", "rectify")))
         for lane in range(self.config.sweep):
-            self._lane(m, lane, parameters[lane], flags)
+            value = self._value(m, lane, branch[lane], scale[lane], flags)
+            self._result(m, lane, value, slopes[lane], shift[lane], flags)
         return m
 
-    def _lane(self, m: Module, lane: int, p, flags) -> None:
-        step, bits = self.step, self.config.bias_bits + 1
-        t = f"l{lane}"
+    def _table(self, m: Module, row, *names: str):
+        """These fields of every lane of a row, ``TABLE_LATENCY`` cycles later."""
+        lane = StructLayout({name: self.layouts.node_lane.members[name] for name in names})
+        m.submodules[names[0]] = table = Memory(shape=ArrayLayout(lane, self.config.sweep),
+                                                depth=self.config.node_words, init=[])
+        read, write = table.read_port(), table.write_port()
+        loaded = self.layouts.node(self.load.data[:size_of(self.layouts.node)])
+        m.d.comb += [read.addr.eq(row), write.addr.eq(self.load.address),
+                     write.en.eq(self.load.strobe & (self.load.space == Space.NODES))]
+        m.d.comb += [write.data[i][name].eq(loaded[i][name]) for i in range(self.config.sweep) for name in names]
+        return delay(m, read.data, 1, reset_less=True)
 
-        def later(name: str, cycles: int):
-            return delay(m, p[name], cycles, reset_less=True)
+    def _operand(self, flags, name: str):
+        """A field of the operand that a word belongs to."""
+        return Mux(flags.second, self.step.operands[1][name], self.step.operands[0][name])
 
-        # 1: bias. 2: the multiplier of this sign. 3, 4: product.
-        v = Signal(signed(bits), name=f"{t}_v")
-        m.d.sync += v.eq(self.i[lane] + p.bias)
-        multiplier, other = later("multiplier", 1), later("negative", 1)
-        branch1 = Mux(flags[1].second, step.operands[1].branch, step.operands[0].branch)
-        negative = v[-1] ^ multiplier[-1]
-        factor, v2 = Signal(signed(MULTIPLIER_BITS), name=f"{t}_factor"), delay(m, v, 1, reset_less=True)
-        m.d.sync += factor.eq(Mux(branch1, later("branch", 1), Mux(negative & ~step.two, other, multiplier)))
-        product = delay(m, v2 * factor, 2, reset_less=True)
-        # 5 to 7: branch code. 8: clamp. 9: its product; what has no branch waits.
-        rounded = round_half_even(m, product, later("branch_shift", 4), f"{t}_branch")
-        branch = Signal(signed(CODE_BITS), name=f"{t}_branch")
-        lo = Mux(flags[7].second, step.operands[1].lo, step.operands[0].lo)
-        hi = Mux(flags[7].second, step.operands[1].hi, step.operands[0].hi)
-        m.d.sync += branch.eq(clamp(rounded, lo, hi))
-        multiplier8, other8 = delay(m, multiplier, 7, reset_less=True), delay(m, other, 7, reset_less=True)
-        negative8 = branch[-1] ^ multiplier8[-1]
-        again = delay(m, branch * Mux(negative8 & ~step.two, other8, multiplier8), 1, reset_less=True)
-        straight = delay(m, product, 5, reset_less=True)
-        branched = Mux(flags[9].second, step.operands[1].branch, step.operands[0].branch)
-        # 10: sum. 11 to 13: rounding. 14: clamp.
-        total = Signal(signed(Shape.cast(product.shape()).width + 1), name=f"{t}_sum")
-        m.d.sync += total.eq(Mux(flags[9].first, 0, total) + Mux(branched, again, straight))
-        rectified = Signal(total.shape(), name=f"{t}_rectified")
-        m.d.comb += rectified.eq(Mux(later("rectify", 10) & total[-1], 0, total))
-        x = round_half_even(m, rectified, later("shift", 10), f"{t}_x")
-        sign = delay(m, Cat(total != 0, total[-1]).as_signed(), 3, reset_less=True)
-        one = Signal(signed(2), name=f"{t}_sign")
-        m.d.comb += one.eq(sign)
-        m.d.sync += self.o[lane].eq(Mux(step.sign, one, clamp(x, step.lo, step.hi)))
+    def _value(self, m: Module, lane: int, branch, scale, flags):
+        """Stages 1 to 8: with bias, and as its branch's code if it has one."""
+        bits = self.config.bias_bits + 1
+        biased, value = (Signal(signed(bits), name=f"l{lane}_{what}", reset_less=True) for what in ("biased", "value"))
+        m.d.sync += biased.eq(self.i[lane] + branch.bias)
+        product = multiply(m, biased, delay(m, branch.branch, 1, reset_less=True))
+        rounded = round_half_even(m, product, scale.branch_shift, f"l{lane}_branch")
+        code = clamp(rounded, self._operand(flags[7], "lo"), self._operand(flags[7], "hi"))
+        m.d.sync += value.eq(Mux(self._operand(flags[7], "branch"), code, delay(m, biased, 6, reset_less=True)))
+        return value
+
+    def _result(self, m: Module, lane: int, value, slopes, shift, flags) -> None:
+        """Stages 9 to 17: times the multiplier of its sign, summed, rounded, clamped."""
+        step, negative = self.step, value[-1] ^ slopes.multiplier[-1]
+        factor = Signal(signed(MULTIPLIER_BITS), name=f"l{lane}_factor", reset_less=True)
+        m.d.sync += factor.eq(Mux(negative & ~step.two, slopes.negative, slopes.multiplier))
+        product = multiply(m, delay(m, value, 1, reset_less=True), factor)
+        total = Signal(signed(len(product) + 1), name=f"l{lane}_sum", reset_less=True)
+        m.d.sync += total.eq(Mux(flags[12].first, 0, total) + product)
+        rounded = round_half_even(m, total, shift.shift, f"l{lane}", zero=shift.rectify & total[-1])
+        sign = delay(m, Cat(total != 0, total[-1]).as_signed(), ROUND_LATENCY, reset_less=True)
+        m.d.sync += self.o[lane].eq(Mux(step.sign, sign, clamp(rounded, step.lo, step.hi)))

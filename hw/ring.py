@@ -29,7 +29,7 @@ from hw.walker import Walker
 FIFO_DEPTH = AcceleratorConfig.fifo_depth
 """The default of ``fifo_depth``."""
 REFERENCE_DEPTH = 32
-"""Snapshot words between their read and the delta unit (at most 16 cycles)."""
+"""Snapshot words between their read and the delta unit (at most 20 cycles)."""
 
 
 def frame_layout(layouts: Layouts) -> StructLayout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import ArrayLayout
 from amaranth.lib.memory import Memory
@@ -44,11 +44,11 @@ class Walker(wiring.Component):
 
     ::
 
-        cycle 0 begin | 1 tap table | 2 weight address | 3 RAM latch | 4 word | 5 codebook, row | 6 tap table | 7 out
+        cycle 0 begin | 2 tap | 3 weight address | 5 word | 6 row | 7 codebook, or the word | 8 tap of the row | 9 out
     """
 
-    LATENCY = 7
-    OPERAND_LATENCY = 5
+    LATENCY = 9
+    OPERAND_LATENCY = 7
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
@@ -62,9 +62,13 @@ class Walker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         begin = self._walk(m)
-        dense = self._dense_place(m, begin)
-        word = self._weight_word(m, dense)
-        self._decode(m, begin, dense, word)
+        issued = [begin["issue"]]
+        for _ in range(5):
+            issued.append(delay(m, issued[-1], 1))
+        placed = self._dense_place(m, begin)
+        word = self._weight_word(m, placed["weight"])
+        valid = self._decode(m, issued[5], placed, word)
+        m.d.comb += self.busy.eq(Cat(begin["active"], *issued[1:], *valid).any())
         return m
 
     def _memory(self, m: Module, space: Space, name: str):
@@ -101,96 +105,86 @@ class Walker(wiring.Component):
                 "active": active}
 
     def _dense_place(self, m: Module, begin: dict) -> dict:
-        """Cycles 1 and 2: weight address, and the place in P of a dense word."""
-        taps = self._memory(m, Space.TAPS, "taps")
-        read = taps.read_port()
+        """Cycles 1 to 3: weight address, and the place in P (of a CSC word without its row)."""
+        lay, work = self.layouts, begin["work"]
+        read = self._memory(m, Space.TAPS, "taps").read_port()
         m.d.comb += read.addr.eq(begin["tap"])
-        work = begin["work"]
-        one = {k: delay(m, begin[k], 1) for k in ("issue", "block", "start", "first")}
-        kept = {k: delay(m, v, 1, reset_less=True) for k, v in (
-            ("origin", work.origin), ("deltas", work.deltas), ("row", work.row), ("kind", work.walk.kind),
+        tap = delay(m, read.data, 1, reset_less=True)
+        two = {name: delay(m, value, 2, reset_less=True) for name, value in (
+            ("weight", (begin["start"] + begin["block"])[:lay.weight_address]),
+            ("place", (work.origin + begin["block"])[:lay.projection_address]), ("deltas", work.deltas),
+            ("first", begin["first"]), ("row", work.row), ("kind", work.walk.kind),
             ("block_bits", work.walk.block_bits), ("codebook", work.walk.codebook))}
-        weight, place = Signal(self.layouts.weight_address), Signal(self.layouts.projection_address)
-        m.d.sync += [
-            weight.eq(one["start"] + Mux(kept["kind"] == Kind.DENSE8, read.data.weight + one["block"], 0)),
-            place.eq(kept["origin"] + read.data.offset + one["block"])]
-        return {"weight": weight, "place": place, "issue": delay(m, one["issue"], 1), "begun": one["issue"],
-                "first": delay(m, one["first"], 1)} | {k: delay(m, v, 1, reset_less=True) for k, v in kept.items()}
+        three = {name: delay(m, value, 1, reset_less=True) for name, value in two.items()}
+        dense = two["kind"] == Kind.DENSE8
+        three["weight"] = delay(m, (two["weight"] + Mux(dense, tap.weight, 0))[:lay.weight_address], 1, reset_less=True)
+        three["place"] = delay(m, (two["place"] + Mux(dense, tap.offset, 0))[:lay.projection_address], 1,
+                               reset_less=True)
+        return three
 
-    def _weight_word(self, m: Module, dense: dict):
-        """Cycles 3 and 4: the weight memory with its output register."""
-        weights = self._memory(m, Space.WEIGHTS, "weights")
-        read = weights.read_port()
-        m.d.comb += read.addr.eq(dense["weight"])
+    def _weight_word(self, m: Module, address):
+        """Cycles 4 and 5: the weight memory with its output register."""
+        read = self._memory(m, Space.WEIGHTS, "weights").read_port()
+        m.d.comb += read.addr.eq(address)
         return delay(m, read.data, 1, reset_less=True)
 
-    def _decode(self, m: Module, begin: dict, dense: dict, word) -> None:
-        """Cycles 5 to 7: weights, and the place in P of a CSC word."""
+    def _decode(self, m: Module, issued5, placed: dict, word) -> list:
+        """Cycles 6 to 9: weights, and the place in P of a CSC word. Returns what is valid in each of them."""
         config, lay = self.config, self.layouts
-        def later(name: str, cycles: int):
-            return delay(m, dense[name], cycles, reset_less=name != "issue")
-
-        valid4, valid5 = later("issue", 2), Signal()
-        place5 = later("place", 3)
-        plain = Signal(ArrayLayout(signed(config.weight_bits), config.lanes), reset_less=True)
+        five = {name: delay(m, value, 2, reset_less=True) for name, value in placed.items()}
+        m.d.comb += self.deltas.eq(delay(m, five["deltas"], 2, reset_less=True))
+        plain = Signal(ArrayLayout(signed(config.weight_bits), config.lanes))
         if "dense8" in config.kinds:
             view = lay.dense8(word[:lay.dense8.size])
-            m.d.sync += [plain[i].eq(view.weights[i]) for i in range(config.lanes)]
-        m.d.comb += self.deltas.eq(later("deltas", 3))
+            m.d.comb += [plain[i].eq(view.weights[i]) for i in range(config.lanes)]
+        plain7 = delay(m, plain, 2, reset_less=True)
+        valid5, place7 = issued5, delay(m, five["place"], 2, reset_less=True)
         if config.csc:
-            kind4 = later("kind", 2)
-            row = self._csc_word(m, word, valid4, kind4, later("row", 2), later("codebook", 2), later("first", 2),
-                                 valid5, plain)
-            taps = self._memory(m, Space.TAPS, "taps_csc")
-            read = taps.read_port()
-            bits5 = later("block_bits", 3)
-            m.d.comb += read.addr.eq(row >> bits5)
-            row6, place6, bits6 = (delay(m, v, 1, reset_less=True) for v in (row, place5, bits5))
-            csc_place = later("origin", 4) + read.data.offset + (row6 & ((1 << bits6) - 1))
-            dense6 = delay(m, kind4 == Kind.DENSE8, 2, reset_less=True)
-            m.d.sync += self.address.eq(Mux(dense6, place6, csc_place))
+            valid5, address8 = self._csc_word(m, word, issued5, five, plain7, place7)
+            m.d.sync += self.address.eq(address8)
         else:
-            m.d.sync += valid5.eq(valid4)
-            m.d.comb += self.weights.eq(plain)
-            m.d.sync += self.address.eq(delay(m, place5, 1, reset_less=True))
-        valid6 = delay(m, valid5, 1)
-        m.d.sync += self.valid.eq(valid6)
-        under_way = begin["active"] | dense["begun"] | dense["issue"] | delay(m, dense["issue"], 1) | valid4
-        m.d.comb += self.busy.eq(under_way | valid5 | valid6 | self.valid)
+            m.d.comb += self.weights.eq(plain7)
+            m.d.sync += self.address.eq(delay(m, place7, 1, reset_less=True))
+        valid = [delay(m, valid5, 1)]
+        valid += [delay(m, valid[0], 1)]
+        valid += [delay(m, valid[1], 1)]
+        m.d.sync += self.valid.eq(valid[2])
+        return [*valid, self.valid]
 
-    def _csc_word(self, m: Module, word, valid4, kind4, row4, codebook4, first4, valid5, plain):
-        """Cycle 5 of a CSC word: codebook and virtual row (returned)."""
+    def _csc_word(self, m: Module, word, issued5, five: dict, plain7, place7):
+        """Cycles 5 to 8 of a CSC word: codebook, virtual row and tap. Returns whether it does anything, in cycle 5,
+        and its place in cycle 8."""
         config, lay = self.config, self.layouts
-        _, depth = lay.memories()[Space.CODEBOOK]
-        bits8 = "csc8" in config.kinds
-        narrow = lay.csc4(word[:lay.csc4.size]) if "csc4" in config.kinds else None
-        wide = lay.csc8(word[:lay.csc8.size]) if bits8 else None
-        is_csc4 = Signal()
-        m.d.comb += is_csc4.eq(kind4 == Kind.CSC4)
-        view = wide if narrow is None else narrow
-        index = Signal(view.index.shape())
-        m.d.comb += index.eq(view.index)
-        decoded, codes = [], []
-        for lane in range(config.lanes):
-            code = Signal(8 if bits8 else 4, name=f"code{lane}")
-            if narrow is not None and wide is not None:
-                m.d.comb += code.eq(Mux(is_csc4, narrow.codes[lane], wide.codes[lane]))
-            else:
-                m.d.comb += code.eq(view.codes[lane])
-            book = self._memory(m, Space.CODEBOOK, f"codebook{lane}")
-            read = book.read_port()
-            m.d.comb += read.addr.eq((codebook4 + code)[:address_bits(depth)])
-            decoded.append(read.data)
-            codes.append(code)
-        nonzero = Signal()
-        m.d.comb += nonzero.eq(sum((c != 0 for c in codes), start=0) != 0)
-        csc5 = delay(m, kind4 != Kind.DENSE8, 1)
-        m.d.sync += valid5.eq(valid4 & ((kind4 == Kind.DENSE8) | nonzero | ~index.all()))
-        for lane in range(config.lanes):
-            m.d.comb += self.weights[lane].eq(Mux(csc5, decoded[lane], plain[lane]))
-        row, following, here = Signal(lay.row), Signal(lay.row), Signal(lay.row)
-        m.d.comb += here.eq(Mux(first4, row4, following) + index)
-        m.d.sync += row.eq(here)
-        with m.If(valid4):
+        dense = five["kind"] == Kind.DENSE8
+        index, codes = self._csc_fields(m, word, five["kind"])
+        dense7 = delay(m, dense, 2, reset_less=True)
+        for lane, code in enumerate(codes):
+            read = self._memory(m, Space.CODEBOOK, f"codebook{lane}").read_port()
+            m.d.comb += read.addr.eq((five["codebook"] + code)[:address_bits(config.codebook_words)])
+            m.d.comb += self.weights[lane].eq(Mux(dense7, plain7[lane], delay(m, read.data, 1, reset_less=True)))
+        here, following = Signal(lay.row), Signal(lay.row)
+        m.d.comb += here.eq(Mux(five["first"], five["row"], following) + index)
+        with m.If(issued5):
             m.d.sync += following.eq(here + 1)
-        return row
+        row6, bits6 = delay(m, here, 1, reset_less=True), delay(m, five["block_bits"], 1, reset_less=True)
+        read = self._memory(m, Space.TAPS, "taps_csc").read_port()
+        m.d.comb += read.addr.eq(row6 >> bits6)
+        block7 = delay(m, (row6 & ((1 << bits6) - 1))[:max(1, lay.log_blocks)], 1, reset_less=True)
+        place8 = delay(m, (place7 + Mux(dense7, 0, block7))[:lay.projection_address], 1, reset_less=True)
+        tap8 = delay(m, read.data, 1, reset_less=True)
+        return (issued5 & (dense | Cat(codes).any() | ~index.all()),
+                place8 + Mux(delay(m, dense7, 1, reset_less=True), 0, tap8.offset))
+
+    def _csc_fields(self, m: Module, word, kind):
+        """Relative row, and the code of every lane."""
+        config, lay = self.config, self.layouts
+        views = {name: layout(word[:layout.size]) for name, layout in (("csc4", lay.csc4), ("csc8", lay.csc8))
+                 if name in config.kinds}
+        (_, first), *others = views.items()
+        codes = [Signal(8 if "csc8" in views else 4, name=f"code{lane}") for lane in range(config.lanes)]
+        for lane, code in enumerate(codes):
+            m.d.comb += code.eq(first.codes[lane])
+            if others:
+                with m.If(kind == Kind.CSC8):
+                    m.d.comb += code.eq(views["csc8"].codes[lane])
+        return first.index, codes

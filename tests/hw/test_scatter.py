@@ -148,7 +148,7 @@ def test_every_delta_reaches_the_bus_once_per_edge(i_stall, o_stall):
     assert [g[1] for g in got if g[0]] == [e[2] for e in expected if e[1]]
     assert (counted["macs"], counted["broadcasts"]) == (macs, len(expected))
     if i_stall == o_stall == "none":
-        latency, quiet = 8 + COLUMN_LATENCY, 20
+        latency, quiet = Expand.LATENCY + 4 + COLUMN_LATENCY, 20
         assert counted["cycles"] <= cycles + latency + quiet
 
 
