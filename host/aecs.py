@@ -6,8 +6,9 @@ squared dropped codes per tensor and frame; eq. 7 makes one number of them::
     e_t = sum over frames since the last precise one, and over tensors j, of scale_j * sqrt(count_tj)
 
 over the tensors that truncate and feed a projection which is kept (the paper's linear layers). Eq. 8 predicts from it
-the error of the outputs, ``||y - y0|| / ||y0||`` over all of them, y0 those of the exact run: H, a polynomial of
-fourth order fitted to pairs of both. When H(e_t) is larger than the limit, the next frame is a precise one.
+the error of the outputs, ``||y - y0|| / ||y0||`` over all that the accelerator hands over (dequantised, before what
+runs on the host, such as softmax), y0 those of the exact run: H, a polynomial of fourth order fitted to pairs of both.
+When H(e_t) is larger than the limit, the next frame is a precise one.
 
 H is fitted in two ways more strictly than by least squares, because it guards a limit: it does not fall (more
 truncation never counts as less error), and it is the regression of a quantile, by default the error that 95% of the
@@ -164,7 +165,8 @@ class ErrorControl:
                             "fit one with: rrm-fpga fit-error MODEL.rrm CLIP...")
         if limit >= model.largest:
             raise UserError(f"the largest error is {limit:g}, but the error model of network {name} knows errors up to "
-                            f"{model.largest:.3g} only; fit it again with: rrm-fpga fit-error --up-to {2 * limit:g}")
+                            f"{model.largest:.3g} only; fit it again on longer clips or with larger thresholds: "
+                            "rrm-fpga fit-error --threshold T")
 
     @property
     def predicted(self) -> float | None:

@@ -18,8 +18,6 @@ def fit_error(
             min=2, max=255, metavar="T", show_default=False,
             help="Threshold to learn from; may be repeated. 2, 4 and 8 if not given.")] = None,
         frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N frames of each clip.")] = None,
-        up_to: Annotated[float, typer.Option(
-            min=0.0, metavar="E", help="Learn errors up to E; then a run begins anew.")] = 0.25,
         quantile: Annotated[float, typer.Option(
             min=0.5, max=0.999, metavar="Q", help="Share of the frames whose error is to stay below the "
                                                   "prediction.")] = 0.95,
@@ -51,7 +49,7 @@ def fit_error(
     output = check_writable(network if output is None else output)
     thresholds, pairs = sorted(set(threshold or (2, 4, 8))), []
     for clip in clips:
-        drift = Drift(model, thresholds, up_to)
+        drift = Drift(model, thresholds)
         with open_source(clip, noise=noise, seed=seed) as source:
             total = min((n for n in (source.total, frames) if n is not None), default=None)
             with progress(f"running {source.name}", total) as show:
