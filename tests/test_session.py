@@ -223,11 +223,11 @@ def test_a_compiled_file_gives_the_same_integers(tmp_path, tiny_onnx, tiny_frame
     assert not needs_calibration(load(tmp_path / "n.rrm"))
 
 
-def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys, tiny_onnx, tiny_frames):
+def test_the_example_of_the_usage_page_runs(tmp_path, monkeypatch, capsys, tiny_onnx, tiny_frames):
     (tmp_path / "net.onnx").write_bytes(tiny_onnx.read_bytes())
     monkeypatch.chdir(tmp_path)
-    example = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
-    exec(compile(example, "README.md", "exec"), {"frames": tiny_frames})
+    example = (ROOT / "docs" / "usage.md").read_text().partition("```python\n")[2].partition("```")[0]
+    exec(compile(example, "usage.md", "exec"), {"frames": tiny_frames})
     density = [float(line) for line in capsys.readouterr().out.splitlines()]
     assert len(density) == len(tiny_frames)
     assert max(density[1:]) < density[0] <= 1
