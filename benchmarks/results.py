@@ -1,4 +1,4 @@
-"""The results page: ``python -m benchmarks.results [--network NAME]... [--clip NAME]... [-o docs/results.md]``.
+"""The results page: ``python -m benchmarks.results [--part NAME]... [--clip NAME]... [-o docs/results.md]``.
 
 Every network of ``NETWORKS`` on clips of ../shared, by several rules, each against the same engine frame by frame:
 what the paper's tables 2 to 6 report, and where the cycles go. What is measured is kept per network, clip and rule in
@@ -13,21 +13,33 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
-from benchmarks import results_page
+from benchmarks import density, results_page, shapes
 from benchmarks.fidelity import SHARED, run_onnx, sqnr
+from host.aecs import ErrorModel
 from host.analysis import Analyser, Rule
 from host.configs import named
+from host.drift import Drift
+from host.errors import UserError
 from host.heads.agreement import agreement
+from host.rrm_file import Model
 from host.session import CALIBRATION_FRAMES, open_model, quantised
 from host.video import open_source, sample_frames
 
+LIMIT = 0.05
+"""Error of the outputs at which AECS refreshes."""
+FITTED = 24
+"""Frames, behind those that are measured, to which its error model is fitted."""
 FOLDER = Path(__file__).resolve().parents[1] / "out" / "results"
-RULES = {"exact": Rule(), "hold 2": Rule(2), "hold 4": Rule(4), "truncate 4": Rule(4, "truncate")}
+AECS = f"truncate 4 + AECS {LIMIT:.0%}"
+RULES = {"exact": Rule(), "hold 2": Rule(2), "hold 4": Rule(4), "truncate 4": Rule(4, "truncate"),
+         AECS: Rule(4, "truncate", max_error=LIMIT)}
 
 
 @dataclass(frozen=True)
@@ -55,10 +67,10 @@ class Clip:
         name = "_".join(self.stem.split("_")[:2]).removesuffix("_a")
         return name + (f", {self.fps:g} fps" if self.fps else "") + (f", noise {self.noise:g}" if self.noise else "")
 
-    def frames(self, count: int) -> Iterator[np.ndarray]:
-        """The first ``count`` of them, uint8[H, W, 3]."""
+    def frames(self, stop: int, start: int = 0) -> Iterator[np.ndarray]:
+        """Those from ``start`` to ``stop``, uint8[H, W, 3]."""
         source = open_source(SHARED / "clips" / f"{self.stem}.mp4", fps=self.fps, noise=self.noise, seed=1)
-        yield from islice(source, self.first, self.first + count)
+        yield from islice(source, self.first + start, self.first + stop)
 
 
 PERSON, CARS = Clip("person_walk_a_768x432_250f", 60), Clip("cars_a_768x432_120f", 30)
@@ -76,6 +88,20 @@ NETWORKS = {
     "SqueezeNet, 64 x 1": Case("squeezenet10_deepcompression", "sim64x1", 2, ("asl_again",)),
     "Pose": Case("tfpose_mnv2small_320x240_frozenbn_asl", "sim64", 3, SIGNER)}
 """Pose is plausible on the signer only. Few frames where the cycle model takes seconds for each."""
+TABLES = {"density": lambda: density.table(rtl=True), **{n: partial(shapes.row, n) for n in shapes.NETWORKS}}
+"""What is no network on clips: name -> what makes its Markdown."""
+
+
+def with_error_model(rule: Rule, model: Model, case: Case, clip: Clip) -> Rule:
+    """The AECS rule, its H fitted; where truncation never comes near the limit, there is nothing to control."""
+    drift = Drift(model, (2, 4, 8), 2 * LIMIT)
+    for frame in clip.frames(case.frames + 1 + FITTED, case.frames + 1):
+        drift.add(frame)
+    try:
+        errors = ErrorModel.fit([pair for pairs in drift.pairs.values() for pair in pairs])
+    except UserError:                                       # nearly nothing is dropped
+        return replace(rule, max_error=None)
+    return replace(rule, errors=errors) if errors.largest > LIMIT else replace(rule, max_error=None)
 
 
 def measure(case: Case, clip: Clip, rules: Mapping[str, Rule]) -> dict[str, dict]:
@@ -83,6 +109,8 @@ def measure(case: Case, clip: Clip, rules: Mapping[str, Rule]) -> dict[str, dict
     path = SHARED / "models" / f"{case.stem}.onnx"
     model = quantised(open_model(path), sample_frames(SHARED / "clips" / f"{clip.stem}.mp4", CALIBRATION_FRAMES,
                                                       clip.noise, seed=1))
+    rules = {name: with_error_model(rule, model, case, clip) if rule.max_error else rule
+             for name, rule in rules.items()}
     network, pre, head = model.network, model.sidecar.input, model.sidecar.head
     program = named(case.config).compile(network.graph)
     code = network.graph.tensors[network.graph.input].code
@@ -111,32 +139,57 @@ def cell(name: str, label: str) -> Path:
     return FOLDER / f"{name} on {label}.json".replace(" ", "_").replace(",", "")
 
 
-def wanted(networks: list[str] | None, clips: list[str] | None) -> Iterator[tuple[str, str]]:
+def wanted(parts: list[str] | None = None, clips: list[str] | None = None) -> Iterator[tuple[str, str]]:
     """(network, clip) of every cell of the page, or of a part of it."""
     for name, case in NETWORKS.items():
         for label in case.clips or CLIPS:
-            if (not networks or name in networks) and (not clips or label in clips):
+            if (not parts or name in parts) and (not clips or label in clips):
                 yield name, label
+
+
+def fill(name: str, label: str, again: bool) -> None:
+    """Measure what a cell lacks."""
+    path, began = cell(name, label), time.perf_counter()
+    rows = {} if again or not path.exists() else json.loads(path.read_text())
+    missing = {rule: RULES[rule] for rule in RULES if rule not in rows}
+    if missing:
+        path.write_text(json.dumps(rows | measure(NETWORKS[name], CLIPS[label], missing), indent=1))
+        print(f"{name} on {label}: {', '.join(missing)}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def written() -> str:
+    """The page, from everything that is there."""
+    cells = {key: json.loads(cell(*key).read_text()) for key in wanted() if cell(*key).exists()}
+    texts = {name: (FOLDER / f"{name}.md").read_text() for name in TABLES if (FOLDER / f"{name}.md").exists()}
+    rows = [texts[name] for name in shapes.NETWORKS if name in texts]
+    sections = {"Speed-up against density": f"{words(density)}\n\n{texts['density']}"} if "density" in texts else {}
+    if rows:
+        sections["The paper's networks in shape only"] = f"{words(shapes)}\n\n{shapes.table(rows)}"
+    return results_page.page(cells, {name: case.frames for name, case in NETWORKS.items()}, sections)
+
+
+def words(module: ModuleType) -> str:
+    """What a module says of itself, without its first paragraph, as Markdown."""
+    return module.__doc__.strip().partition("\n\n")[2].replace("``", "`")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", action="append", choices=list(NETWORKS), help="only this one; may be repeated")
+    parser.add_argument("--part", action="append", choices=[*NETWORKS, *TABLES], help="only this; may be repeated")
     parser.add_argument("--clip", action="append", choices=list(CLIPS), help="only this one; may be repeated")
     parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     parser.add_argument("-o", "--output", type=Path, help="write the page here")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, label in wanted(options.network, options.clip):
-        path, began = cell(name, label), time.perf_counter()
-        rows = {} if options.again or not path.exists() else json.loads(path.read_text())
-        missing = {rule: RULES[rule] for rule in RULES if rule not in rows}
-        if missing:
-            path.write_text(json.dumps(rows | measure(NETWORKS[name], CLIPS[label], missing), indent=1))
-            print(f"{name} on {label}: {', '.join(missing)}: {time.perf_counter() - began:.0f} s", flush=True)
+    for name, label in wanted(options.part, options.clip):
+        fill(name, label, options.again)
+    for name, made in TABLES.items():
+        path = FOLDER / f"{name}.md"
+        if name in (options.part or TABLES) and (options.again or not path.exists()):
+            path.write_text(made())
+            print(name, flush=True)
     if options.output:
-        cells = {key: json.loads(cell(*key).read_text()) for key in wanted(None, None) if cell(*key).exists()}
-        options.output.write_text(results_page.page(cells, {name: case.frames for name, case in NETWORKS.items()}))
+        options.output.write_text(written())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""The results page in Markdown, from the rows that ``benchmarks.results`` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from host.analysis import PARTS
+
+Cells = Mapping[tuple[str, str], Mapping[str, Mapping[str, float]]]
+"""(network, clip) -> rule -> ``Analysis.summary`` with ``sqnr`` and ``agreement``."""
+GOAL = 0.93
+"""Of eq. 10 that the measured speed-up is to reach."""
+PAPER = {"ResNet-8": "Table 2 (classification)", "VWW": "Table 2 (classification)",
+         "UltraFace": "Table 6 (detection)", "YOLO-Fastest": "Table 6 (detection)",
+         "SqueezeNet": "Table 4 (Deep Compression)", "Pose": "Table 5 (pose)"}
+INTRODUCTION = """\
+# Results
+
+Written by `python -m benchmarks.results -o docs/results.md`; every figure is from a run. What is measured:
+
+- *Frame by frame*: the same engine computes every frame from scratch and skips zero activations (the baseline of the
+  paper's eq. 10). *exact*: only changes, the same integers. *hold T*: changes below T codes wait until they add up
+  to T.
+  *truncate T*: they are lost (the paper's rule); *AECS E*: a frame is computed from scratch when the predicted error
+  of the outputs is above E (eq. 7 and 8, H fitted to the 24 frames behind those measured; where they never came near
+  E, there was nothing to control and the row is that of truncate).
+- Densities, MACs, outputs: counted by the integer golden model, which the RTL equals bit for bit. Cycles: by the cycle
+  model, which the tests hold against the RTL ([cycles.md](cycles.md), [verification.md](verification.md)), for 16 PEs
+  x 4 lanes, S = 16 (`sim64`; 64 x 1: `sim64x1`). Nothing here was measured on a board.
+- Frames follow each other in the clip from a frame on at which things move; the first is left out of all means. Clips
+  are H.264, whose skipped blocks are exactly unchanged; *noise 2* adds Gaussian noise of 2 codes to every pixel.
+- Density: share of the MACs (in the image, strides included; convolutions and fully connected layers) whose input
+is sent.
+  Efficiency: in-image MACs / (rows x cycles), of non-zero weights where they are stored in CSC form; its inverse
+  is the time
+  over the theoretical one (the paper expects 1.10).
+- SQNR and agreement are against the float network in onnxruntime; error is |y - y0| / |y0| against the exact run.
+Agreement is
+  that of the decisions: the best class; boxes with an overlap of .5, body parts within 2% of the diagonal, 2 x
+  pairs / all.
+"""
+
+
+def page(cells: Cells, frames: Mapping[str, int], sections: Mapping[str, str] = {}) -> str:
+    """The page; ``sections``: title -> Markdown to put behind the tables."""
+    parts = [INTRODUCTION, "## Sparsity, as in the paper's tables", "", *_sparsity(cells), "## Every row", ""]
+    for name, count in frames.items():
+        if any(network == name for network, _ in cells):
+            parts += [f"### {name} ({count} frames)", "", *_rows(cells, name), ""]
+    for title, text in sections.items():
+        parts += [f"## {title}", "", text, ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _sparsity(cells: Cells) -> list[str]:
+    """A table per network: clips across."""
+    lines = []
+    for name in PAPER:
+        clips = [clip for network, clip in cells if network == name]
+        if not clips:
+            continue
+        rows = [cells[name, clip] for clip in clips]
+        lines += [f"| {name}: {PAPER[name]} | " + " | ".join(clips) + " |", "|---" * (len(clips) + 1) + "|",
+                  _line("activations", [f"{r['exact']['sparsity_activations']:.1%}" for r in rows])]
+        for rule in ("exact", "hold 2", "hold 4"):
+            lines += [_line(f"deltas, {rule}", [f"{r[rule]['sparsity_deltas']:.1%}" for r in rows]),
+                      _line("speed-up (eq. 10)", [f"{r[rule]['speedup_eq10']:.2f}" for r in rows]),
+                      _line("speed-up in cycles", [f"**{r[rule]['speedup_cycles']:.2f}**" for r in rows])]
+        lines.append("")
+    return lines
+
+
+def _line(label: str, values: list[str]) -> str:
+    return f"| {label} | " + " | ".join(values) + " |"
+
+
+def _rows(cells: Cells, name: str) -> list[str]:
+    """Every clip and rule of a network."""
+    heads = ("clip", "rule", "density", "eq. 10", "cycles", "speed-up", "over eq. 10", "efficiency", "time over theory",
+             "SQNR, dB", "error", "agreement", "from scratch", "lost to")
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 3) + "---|"]
+    for (network, clip), rules in cells.items():
+        if network != name:
+            continue
+        exact = rules["exact"]
+        base = {**exact, "speedup_eq10": 1, "speedup_cycles": 1, "refreshes": exact["frames"], "error_mean": 0}
+        lines.append(_row(clip, "frame by frame", base, "scratch", "activations"))
+        lines += [_row("", rule, row, "rrm", "deltas") for rule, row in rules.items()]
+    return lines
+
+
+def _row(clip: str, rule: str, row: Mapping[str, float], way: str, sparsity: str) -> str:
+    over, efficiency = row["speedup_cycles"] / row["speedup_eq10"], row[f"efficiency_{way}"]
+    cells = [clip, rule, f"{1 - row[f'sparsity_{sparsity}']:.3f}", f"{row['speedup_eq10']:.2f}",
+             f"{row[f'cycles_{way}']:,.0f}", f"{row['speedup_cycles']:.2f}", f"{over:.3f}", f"{efficiency:.3f}",
+             f"{1 / efficiency:.2f}", f"{row['sqnr']:.1f}", f"{row['error_mean']:.2%}", f"{row['agreement']:.3f}",
+             f"{row['refreshes']:.0f}", causes(row) if way == "rrm" and over < GOAL else ""]
+    return "| " + " | ".join(cells) + " |"
+
+
+def causes(row: Mapping[str, float]) -> str:
+    """Why the speed-up in cycles is below eq. 10: by part of the cycles, what it takes beyond frame by frame / eq.
+    10, as
+    shares of the cycles of the frame; the parts that make up four fifths of it."""
+    excess = {p: row[f"cycles_rrm_{p}"] - row[f"cycles_scratch_{p}"] / row["speedup_eq10"] for p in PARTS[1:]}
+    ordered = sorted(((v, p) for p, v in excess.items() if v > 0), reverse=True)
+    named, covered, total = [], 0.0, sum(v for v, _ in ordered)
+    for value, part in ordered:
+        if covered >= 0.8 * total:
+            break
+        covered += value
+        named.append(f"{part} {value / row['cycles_rrm']:.0%}")
+    return ", ".join(named)

@@ -4,13 +4,10 @@ The rule is ``hold``, whose error stays bounded. The search works on some frames
 measured on the golden model (error, agreement) and the cycle model (``CycleModel.estimate``):
 
 1. *Sensitivity*: each tensor alone at each level, until it breaks the limit by itself.
-2. *Path*: errors of different tensors are nearly independent, so their squares add up, and so do the cycles saved.
-From exact on, the
-   step that saves most cycles per squared error is next; that makes a path of configurations of rising error.
-3. *Measuring*: the last configuration of the path within the limit is found by bisection, each one measured as a
-whole, and so
-   are others spread over the path (the Pareto curve) and the uniform thresholds. The cheapest within the limit is
-   chosen.
+2. *Path*: errors of different tensors are nearly independent, so their squares add up, and so do the cycles saved. From
+   exact on, the step that saves most cycles per squared error is next: a path of configurations of rising error.
+3. *Measuring*: the last configuration of the path within the limit is found by bisection, each one measured as a whole,
+   and so are others spread over the path (the Pareto curve) and the uniform thresholds. The cheapest one is chosen.
 4. *Refinement*: each tensor once more one level up, kept when it is within the limit and cheaper.
 5. *Modes*: with the thresholds chosen, projections that cost less when they are fed with values than with changes
    become ``direct``. That changes no value.
