@@ -43,7 +43,9 @@ Agreement is
 
 def page(cells: Cells, frames: Mapping[str, int], sections: Mapping[str, str] = {}) -> str:
     """The page; ``sections``: title -> Markdown to put behind the tables."""
-    parts = [INTRODUCTION, "## Sparsity, as in the paper's tables", "", *_sparsity(cells), "## Every row", ""]
+    revisions = sorted({row["revision"] for rules in cells.values() for row in rules.values() if "revision" in row})
+    parts = [INTRODUCTION, f"Measured at revision {', '.join(revisions) or 'unknown'}.", "",
+             "## Sparsity, as in the paper's tables", "", *_sparsity(cells), "## Every row", ""]
     for name, count in frames.items():
         if any(network == name for network, _ in cells):
             parts += [f"### {name} ({count} frames)", "", *_rows(cells, name), ""]
