@@ -167,8 +167,8 @@ class _Feed:
     """
 
     def __init__(self, program: Program, number: int, tables: _Tables) -> None:
-        edge, lowered, config = program.graph.edges[number], program.lowered[number], program.config
-        own = lowered.descriptor
+        lowered, config = program.lowered[number], program.config
+        edge, own = lowered.edge, lowered.descriptor
         shape = program.graph.tensors[edge.source].shape
         y, x = ({k: t[k][own[a]:own[a] + n] for k in ("column", "taps")}
                 for t, a, n in ((tables.axis_y, "axis_y", shape[1]), (tables.axis_x, "axis_x", shape[2])))
@@ -223,6 +223,7 @@ class _Plan:
         own = slice(fields["clear"], fields["clear"] + fields["clears"])
         self.clears = clears["count"][own], clears["always"][own]
         self.words, self.reads, self.stolen = 0, 1, np.zeros(config.pes)
+        self.place = program.places.get(step.tensor)
         if step.tensor is not None:
             self._order(*program.graph.tensors[step.tensor].shape)
         if step.kind == StepKind.SWEEP:
@@ -275,7 +276,8 @@ class _Plan:
         clear_words, always = self.clears
         cleared = clear_words[always.astype(bool) | changes.refresh]
         if self.step.tensor is not None:
-            work.fill((changes.nonzero if self.step.direct else changes.sent)[self.step.tensor])
+            mask = (changes.nonzero if self.step.direct else changes.sent)[self.step.tensor]
+            work.fill(mask if self.place is None else self.place.by_position(mask))
             work.words = work.columns @ self.all_words
             work.walk = (work.columns @ self.table).max()
         if len(always):

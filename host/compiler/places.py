@@ -17,7 +17,10 @@ FOREVER = 1 << 30
 
 @dataclass(frozen=True)
 class Place:
-    """A projection or snapshot in memory (``hw.layouts.Layouts.place`` gives the address formula)."""
+    """A projection or snapshot in memory (``hw.layouts.Layouts.place`` gives the address formula).
+
+    ``order`` is the position of each channel; None: they lie in their own order.
+    """
 
     projection: bool
     shape: Shape
@@ -26,6 +29,7 @@ class Place:
     blocks: int
     phase_bits: int
     group_bits: int
+    order: tuple[int, ...] | None = None
 
     @property
     def phases(self) -> int:
@@ -40,6 +44,14 @@ class Place:
     def fields(self) -> dict[str, int]:
         """For ``Layouts.place``."""
         return {k: int(getattr(self, k)) for k in ("projection", "base", "pitch", "blocks", "phase_bits", "group_bits")}
+
+    def by_channel(self, positions: np.ndarray) -> np.ndarray:
+        """[positions, H, W] as they lie -> [C, H, W]; positions beyond C are left out."""
+        return positions[:self.shape[0]] if self.order is None else positions[np.array(self.order)]
+
+    def by_position(self, channels: np.ndarray) -> np.ndarray:
+        """[C, H, W] -> the same as they lie."""
+        return channels if self.order is None else channels[np.argsort(self.order)]
 
     def addresses(self, sweep: int) -> tuple[np.ndarray, np.ndarray]:
         """(word, sweep group) int[H, W, channel groups] of every word of S channels."""

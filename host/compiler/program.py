@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 
 from host.compiler.edges import Lowered, Weights, choose_kind
+from host.compiler.order import balanced, rearranged
 from host.compiler.places import Place, place_all
 from host.compiler.weights import Table
 from host.errors import UserError
@@ -50,7 +51,7 @@ class Program:
     places
         where each projection and each snapshot lies (the input only has one when a node reads it).
     lowered
-        the edges in the order of ``graph.edges``.
+        the edges in the order of ``graph.edges``, their channels and rows where ``places`` put them.
     images
         words of every memory but the steps': per PE for the spaces that exist per PE.
     used
@@ -100,9 +101,12 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
         config = _grown(config, accumulator_bits=graph.accumulator_bits,
                         max_size=max(max(graph.shape_of(n)[1:]) for n in (*graph.tensors, *graph.projections)),
                         max_channels=max(graph.shape_of(n)[0] for n in (*graph.tensors, *graph.projections)))
+    places, p_words, snapshot_words = place_all(graph, config, *_feeds(graph))
+    orders = balanced(graph, config, places)
+    places |= {name: replace(places[name], order=tuple(map(int, order))) for name, order in orders.items()}
+    original, graph = graph, rearranged(graph, orders)
     order = _step_order(graph)
-    fed, swept = _feeds(graph, order)
-    places, p_words, snapshot_words = place_all(graph, config, fed, swept)
+    fed, _ = _feeds(graph)
     weights = Weights(config)
     lowered = _lower(graph, config, places, weights)
     nodes: list[dict] = []
@@ -137,7 +141,7 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
     if short:
         raise UserError(f"network {graph.name} does not fit this accelerator: {'; '.join(short)}")
     images = _images(graph, config, weights, nodes, clears, edges)
-    return Program(graph, config, tuple(steps), places, lowered, images, used)
+    return Program(original, config, tuple(steps), places, lowered, images, used)
 
 
 def _check_width(graph: Graph, config: AcceleratorConfig, fit: bool) -> None:
@@ -172,10 +176,10 @@ def _step_order(graph: Graph) -> list[tuple[StepKind, Tensor | None, Node | None
     return order
 
 
-def _feeds(graph: Graph, order: list) -> tuple[dict[str, int], dict[str, int]]:
+def _feeds(graph: Graph) -> tuple[dict[str, int], dict[str, int]]:
     """Step that first feeds each projection, and last step that sweeps it."""
     fed, swept = {}, {}
-    for number, (_, _, node, _, ids) in enumerate(order):
+    for number, (_, _, node, _, ids) in enumerate(_step_order(graph)):
         for i in ids:
             fed.setdefault(graph.edges[i].target, number)
         for op in node.operands if node is not None else ():

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from host.compiler.edges import Lowered
+from host.compiler.order import rearranged
 from host.compiler.places import Place
 from host.compiler.program import Program, Step
 from host.errors import UserError
@@ -16,7 +19,7 @@ from sim.graph import Graph
 
 SECTION = "program"
 """Name of the section."""
-FORMAT = 1
+FORMAT = 2
 """Version of the section: raised whenever an older reader would misunderstand it."""
 
 
@@ -44,7 +47,8 @@ def from_section(section: Mapping[str, Any], graph: Graph) -> Program:
     places = {name: Place(**p) for name, p in section["places"].items()}
     steps = tuple(Step(StepKind(s["kind"]), s["tensor"], s["direct"], s["edges"], s["fields"])
                   for s in section["steps"])
+    edges = rearranged(graph, {n: np.array(p.order) for n, p in places.items() if p.order is not None}).edges
     lowered = tuple(Lowered(edge, Kind(e["kind"]), e["vector"], places[edge.target], e["words"], e["descriptor"])
-                    for edge, e in zip(graph.edges, section["edges"], strict=True))
+                    for edge, e in zip(edges, section["edges"], strict=True))
     images = {Space[name]: list(units) for name, units in section["images"].items()}
     return Program(graph, config, steps, places, lowered, images, section["used"])

@@ -57,5 +57,5 @@ def values(program: Program, name: str, words: np.ndarray) -> np.ndarray:
     elements = elements.reshape(where.units, where.words, -1)
     word, unit = place.addresses(config.sweep)
     picked = elements[unit if place.projection else np.zeros_like(unit), word - place.base]
-    c, h, w = place.shape
-    return picked.reshape(h, w, -1).transpose(2, 0, 1)[:c]
+    _, h, w = place.shape
+    return place.by_channel(picked.reshape(h, w, -1).transpose(2, 0, 1))

@@ -104,8 +104,8 @@ class RingSimulator:
         address, group = place.addresses(self.config.sweep)
         space = Space.PROJECTIONS if place.projection else Space.SNAPSHOTS
         words = self.read(space, group if place.projection else np.zeros_like(group), address)
-        c, h, w = place.shape
-        return words.reshape(h, w, -1).transpose(2, 0, 1)[:c]
+        _, h, w = place.shape
+        return place.by_channel(words.reshape(h, w, -1).transpose(2, 0, 1))
 
     def counters(self, program: Program) -> dict[str, np.ndarray]:
         """Counters of the last run of every step, int64[steps] by name."""

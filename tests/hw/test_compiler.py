@@ -33,7 +33,8 @@ class Reader:
         walk = self.program.lowered[number].descriptor["walk"]
         axis_y, axis_x, channels = (self.tables[s][0] for s in (Space.AXIS_Y, Space.AXIS_X, Space.CHANNELS))
         ay, ax = edge["axis_y"] + y, edge["axis_x"] + x
-        group, lane = divmod(c, config.sweep)
+        source = self.program.places.get(self.program.graph.edges[number].source)
+        group, lane = divmod(c if source is None or source.order is None else source.order[c], config.sweep)
         mask, first = (int(channels[k][edge["channels"] + group]) for k in ("mask", "first"))
         if not mask >> lane & 1 or not axis_y["taps"][ay] or not axis_x["taps"][ax]:
             return {}
@@ -93,7 +94,7 @@ def defined(program, number: int, c: int, y: int, x: int) -> dict[tuple[int, int
             continue
         for r, row in enumerate(edge.rows[k]):
             weight = int(edge.weight_code[k, r, ky, kx])
-            block, within = divmod(int(row), rows)
+            block, within = divmod(int(row) if place.order is None else place.order[row], rows)
             pe = ox % place.phases * (rows // config.lanes) + within // config.lanes
             address = place.base + (oy * place.pitch + ox // place.phases) * place.blocks + block
             if weight:
