@@ -49,7 +49,8 @@ def _free(graph: Graph) -> list[list[str]]:
             one += other
             sets |= dict.fromkeys(other, one)
     # The host writes the input, and a depthwise edge between other channels would lose its vector mode.
-    fixed = {graph.input, *(e.source for e in graph.edges if e.vector and (e.rows[:, 0] != e.channels).any())}
+    fixed = {graph.input, *(e.source for e in graph.edges if e.vector and (
+        graph.shape_of(e.source)[0] != graph.shape_of(e.target)[0] or (e.rows[:, 0] != e.channels).any()))}
     return [names for names in {id(names): names for names in sets.values()}.values() if not fixed & set(names)]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import host.compiler.program
 from host.compiler import compile_graph
 from host.compiler.axes import Axis
 from host.compiler.pools import Intervals
@@ -113,6 +114,25 @@ def test_images_hold_exactly_the_entries_inside_the_image(preset, seed):
         for _ in range(25):
             at = int(rng.integers(c)), int(rng.integers(h)), int(rng.integers(w))
             assert reader.macs(number, *at) == defined(program, number, *at)
+
+
+@pytest.mark.parametrize("seed", [1, 15, 33, 45, 51])
+def test_channels_are_dealt_out_evenly(seed, monkeypatch):
+    """Every word is still where the definition wants it, and in some edge the fullest PE walks fewer."""
+    graph = random_graph(seed, Limits(layers=2, channels=14, size=8, p_subset=0.1, weight_density=0.4))
+    program = compile_graph(graph, PRESETS["sim8"], fit=True)
+    moved = [e for e in graph.edges if program.places[e.target].order is not None]
+    assert moved
+    assert all(sorted(p.order) == list(range(p.shape[0])) for p in program.places.values() if p.order is not None)
+    reader, rng = Reader(program), np.random.default_rng(seed)
+    for number, edge in enumerate(graph.edges):
+        c, h, w = graph.tensors[edge.source].shape
+        for _ in range(25):
+            at = int(rng.integers(c)), int(rng.integers(h)), int(rng.integers(w))
+            assert reader.macs(number, *at) == defined(program, number, *at)
+    monkeypatch.setattr(host.compiler.program, "balanced", lambda graph, config, places: {})
+    plain = compile_graph(graph, PRESETS["sim8"], fit=True)
+    assert any(a.words < b.words for a, b in zip(program.lowered, plain.lowered, strict=True))
 
 
 def test_the_reader_sees_a_wrong_class():

@@ -35,6 +35,21 @@ def test_ring_is_the_golden_model(config, threshold, mode, seed):
     assert first_mismatch(simulator(config), program, random_clip(graph, seed, 4), threshold, mode, (0, 2)) is None
 
 
+@pytest.mark.parametrize("config", ["sim8", "lanes1"])
+def test_ring_with_blocks_of_columns_and_moved_channels(config):
+    """Steps of several channel groups that feed projections with column phases, and channels dealt out anew."""
+    blocks = moved = 0
+    for seed in (4, 7, 15, 20, 45, 51):
+        graph = random_graph(seed, Limits(layers=2, channels=14, size=8, p_subset=0.1, weight_density=0.4))
+        graph = graph.with_parts(accumulator_bits=CONFIGS[config].accumulator_bits)
+        program = compile_graph(graph, CONFIGS[config])
+        blocks += sum(s.fields.get("interleave", 0) > 0 and s.fields["groups"] > 1 for s in program.steps)
+        moved += sum(p.order is not None for p in program.places.values())
+        assert first_mismatch(simulator(config), program, random_clip(graph, seed, 3), 2, "hold", (0, 2)) is None
+    assert blocks >= 4
+    assert moved >= 4
+
+
 def test_a_seeded_fault_is_found():
     """The comparison itself: one weight changed in the image is found in the first frame that uses it."""
     graph = random_graph(2, Limits(edges=("conv",), nodes=("relu",), layers=1, p_codebook=0, p_direct=0,
