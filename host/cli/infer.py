@@ -58,6 +58,10 @@ def infer(
             help="Add Gaussian noise to every pixel, as sensors do; 1 to 3 codes is usual.")] = 0.0,
         seed: Annotated[int, typer.Option(
             min=0, metavar="S", rich_help_panel=_INPUT, help="Seed of --noise.")] = 0,
+        chunks: Annotated[int, typer.Option(
+            min=1, metavar="K", rich_help_panel=_INPUT,
+            help="Split the clip into K chunks that run side by side, each in a process with a device of its own and "
+                 "from a precise frame on; boards are listed as serial:PORT,PORT,...")] = 1,
         threshold: Annotated[int | None, typer.Option(
             min=0, max=255, metavar="T", rich_help_panel=_EXACTNESS, show_default=False,
             help="Send a change of at least T codes (of 256); 0 and 1 are exact. Without it: what `rrm-fpga tune` put "
@@ -123,9 +127,10 @@ def infer(
         rrm-fpga infer my.mp4 --model net.onnx --threshold 2 --json frames.jsonl
     """
     import models
+    from host.chunks import ChunkedSession, ClipSource, backends
     from host.cli.calibrate import calibrated
     from host.cli.results import ResultPaths, Results
-    from host.cli.terminal import progress, waiting
+    from host.cli.terminal import note, progress, waiting
     from host.devices import ModelDevice, open_device
     from host.output import check_writable
     from host.refresh import SECTION, with_rule
@@ -154,20 +159,29 @@ def infer(
         policy = int(refresh) if refresh.isdecimal() else refresh
         if policy == "auto" and SECTION not in loaded.sections:
             loaded = with_rule(loaded, samples())
-        with waiting() as say:
-            device = open_device(backend, say)
-            if trace:
-                _traceable(device, check_writable(trace))
-            session = stack.enter_context(Session(
-                loaded, device, threshold=threshold, epsilon=epsilon, mode=mode, refresh=policy, max_error=max_error))
+        total = min(n for n in (clip.total, frames, float("inf")) if n is not None)
+        rules = {"threshold": threshold, "epsilon": epsilon, "mode": mode, "refresh": policy, "max_error": max_error}
+        if chunks > 1:
+            if trace or clip.live or total == float("inf"):
+                raise UserError("--chunks needs a clip of known length (--frames N) and goes without --trace")
+            session = stack.enter_context(ChunkedSession(
+                loaded, ClipSource(source, fps, frames, noise, seed), backends(backend, chunks), total, tap or (), note,
+                **rules))
+        else:
+            with waiting() as say:
+                device = open_device(backend, say)
+                if trace:
+                    _traceable(device, check_writable(trace))
+                session = stack.enter_context(Session(loaded, device, **rules))
         baseline = stack.enter_context(Session(loaded, ModelDevice(), threshold=0)) if compare else None
         for name in tap or ():
             session.check_tap(name)
         results = stack.enter_context(Results(paths, loaded.sidecar.head, clip.fps))
-        total = min(n for n in (clip.total, frames, float("inf")) if n is not None)
         run = _Run(session, baseline, results, tuple(tap or ()), (trace_frame, trace))
         try:
             with progress("inferring", None if total == float("inf") else total) as show:
+                if chunks > 1:
+                    frames, show = run.side_by_side(show), lambda done: None
                 run.over(islice(chain(ahead, stream), frames), show)
         except UserError:
             if clip.live:  # a stream that breaks off keeps what is finished
@@ -192,6 +206,13 @@ class _Run:
         self.totals: Counter[str] = Counter()
         self.seconds = 0.0
         self.interrupted = False
+
+    def side_by_side(self, show: Callable) -> int:
+        """Compute the chunks until they end or Ctrl-C is pressed; the number of frames that are there then."""
+        with _StopAfterFrame() as stop:
+            whole, seconds = self.session.compute(show, lambda: stop.asked)
+        self.seconds, self.interrupted = seconds, stop.asked
+        return whole
 
     def over(self, frames: Iterable[np.ndarray], show: Callable) -> None:
         """Run until the frames end or Ctrl-C is pressed."""
