@@ -162,19 +162,17 @@ def pair_terms(net: Corners, log_p: torch.Tensor, hidden: list[torch.Tensor], co
     return still, change / len(hidden)
 
 
-SETTLE = 0.4
-"""Last share of the steps, in which the rate falls."""
 QUANTISED = 0.25
 """Last share of the steps that is quantisation aware."""
 WARM_UP = 500
 
 
-def rate_at(step: int, steps: int) -> float:
-    """The learning rate's factor: up over WARM_UP steps, level, down to a hundredth over the last SETTLE of them.
+def rate_at(step: int, steps: int, settle: float) -> float:
+    """The learning rate's factor: up over WARM_UP steps, level, down to a hundredth over the last share ``settle``.
 
     Until it falls it does not depend on ``steps``, so how long to train can be decided on the way.
     """
-    left = min(1.0, (steps - step) / (SETTLE * steps))
+    left = min(1.0, (steps - step) / (settle * steps))
     return min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * left)
 
 
@@ -184,7 +182,7 @@ class Run:
     def __init__(self, plan: Plan, options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
-        self.options, self.step, self.steps = options, 0, options.steps
+        self.options, self.step = options, 0
         self.feed = Feed(plan, options.pool, options.textures, options.seed)
         self.net = Corners(plan)
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=options.rate)
@@ -207,7 +205,7 @@ class Run:
     def one_step(self) -> None:
         """A batch, its loss, a step of the optimiser."""
         options, net = self.options, self.net
-        net.quantise = self.step >= self.steps * (1 - QUANTISED)
+        net.quantise = self.step >= options.steps * (1 - QUANTISED)
         pictures, target = self.feed.batch(options.batch, options.pairs)
         logits, hidden = net(pictures)
         log_p = log_heat(logits)
@@ -215,7 +213,7 @@ class Run:
         still, change = pair_terms(net, log_p, hidden, options.batch, options.pairs)
         loss = entropy + options.still * still + options.sparse * change
         for group in self.optimiser.param_groups:
-            group["lr"] = options.rate * rate_at(self.step, self.steps)
+            group["lr"] = options.rate * rate_at(self.step, options.steps, options.settle)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -231,13 +229,13 @@ def train(plan: Plan, options: argparse.Namespace) -> tuple[Corners, dict]:
     drawn = time.process_time() - started
     if options.checkpoint and options.checkpoint.exists():
         run.resume(options.checkpoint)
-    while run.step < run.steps:
+    while run.step < (options.stop or options.steps):
         run.one_step()
         if run.step % 250 == 0:
             mean = np.mean(run.seen[-250:], axis=0)
-            print(f"step {run.step} of {run.steps}: entropy {mean[0]:.4f} still {mean[1]:.4f} "
+            print(f"step {run.step} of {options.steps}: entropy {mean[0]:.4f} still {mean[1]:.4f} "
                   f"change {mean[2]:.2f} codes, {time.process_time() - started:.0f} s", flush=True)
-        if options.checkpoint and run.step % 1000 == 0:
+        if options.checkpoint and (run.step % 1000 == 0 or run.step == options.stop):
             run.save(options.checkpoint)
     mean = np.mean(run.seen[-500:], axis=0)
     return run.net, {"batch": options.batch + options.pairs, "torch": torch.__version__,
@@ -262,8 +260,9 @@ def main() -> None:
     parser.add_argument("plan", nargs="?", choices=PLANS, default="35t")
     parser.add_argument("--out", type=Path, help="ONNX file to write (default: the bundled one of this plan)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
-                        help="written every 1000 steps, and taken up again when it is there; --steps may then be "
-                             "another number as long as the rate has not begun to fall")
+                        help="written every 1000 steps, and taken up again when it is there, with the same options; "
+                             "--steps and --settle may be others")
+    parser.add_argument("--stop", type=int, metavar="STEP", help="stop there, to be taken up again")
     parser.add_argument("--steps", type=int, default=30000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=8, help="how many of the batch get a second shot")
@@ -272,17 +271,25 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--still", type=float, default=0.5, help="weight of the stability term")
     parser.add_argument("--sparse", type=float, default=0.01, help="weight of the delta-sparsity term")
+    parser.add_argument("--settle", type=float, default=0.4, help="last share of the steps, in which the rate falls")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if not 0 < options.settle <= 1:
+        parser.error("--settle must be above 0 and at most 1")
+    if options.stop and not options.checkpoint:
+        parser.error("--stop needs --checkpoint FILE, from which to go on")
     if options.steps < 2 * WARM_UP:
         parser.error(f"--steps must be at least {2 * WARM_UP}: the rate rises and falls over them")
     plan = PLANS[options.plan]
     net, run = train(plan, options)
+    if options.stop:
+        return
     out = options.out or Path(__file__).parent / "corners" / f"corners_{options.plan}.onnx"
     save_network(out, layers_of(net), plan.size)
+    unsaid = ("plan", "out", "checkpoint", "stop")
     command = f"python -m models.train {options.plan} " + " ".join(
-        f"--{name} {value}" for name, value in vars(options).items() if name not in ("plan", "out", "checkpoint"))
+        f"--{name} {value}" for name, value in vars(options).items() if name not in unsaid)
     record(out.parent, out.stem, training={"command": command, "plan": asdict(plan), **run})
 
 
