@@ -28,12 +28,15 @@ class Build:
         where its files go.
     progress
         called with what is being done now.
+    program
+        ``hw.load.images_hash`` of the network that is built in, 16 hex digits, "" without one.
     """
 
     board: Board
     design: wiring.Component
     folder: Path
     progress: Progress = lambda what: None
+    program: str = ""
     facts: dict = field(default_factory=dict, init=False)
 
     def estimate(self) -> dict:
@@ -44,7 +47,7 @@ class Build:
             (self.folder / name).write_text(text)
         netlist = synthesise((self.folder / f"{TOP}.il").read_text(), self.board.family, self.folder, TOP,
                              lut_rams=self.board.lut_rams, progress=self.progress)
-        self.facts = report.describe(self.board, netlist)
+        self.facts = report.describe(self.board, netlist) | ({"program": self.program} if self.program else {})
         report.write(self.facts, self.folder)
         report.check_fit(self.board, self.facts["resources"]["used"])
         return self.facts

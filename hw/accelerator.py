@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hw.config import AcceleratorConfig
 from hw.link.link import Link
 from hw.link.packets import LinkConfig
+from hw.load import NO_IMAGES, Images, images_hash
 from hw.ring import Ring
 
 
@@ -19,6 +20,8 @@ class Accelerator(wiring.Component):
     ----------
     config : AcceleratorConfig
     link : LinkConfig
+    images : Images
+        a program that is there at power-up.
 
     Members
     -------
@@ -32,15 +35,15 @@ class Accelerator(wiring.Component):
     A session's end (RESET, or a stall) resets the ring but not its memories.
     """
 
-    def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
-        self.config, self.link = config, link
+    def __init__(self, config: AcceleratorConfig, link: LinkConfig, images: Images = NO_IMAGES) -> None:
+        self.config, self.link, self.images = config, link, images
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)), "busy": Out(1),
                           "error": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.link = link = Link(self.config, self.link)
-        ring = Ring(self.config)
+        m.submodules.link = link = Link(self.config, self.link, images_hash(self.images))
+        ring = Ring(self.config, self.images)
         m.submodules.ring = ResetInserter(link.reset)(ring)
         connect(m, flipped(self.i), link.i)
         connect(m, link.o, flipped(self.o))

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boards import report
-from boards.board import MODULES, get_board
+from boards.board import MODULES, Board, get_board
 from boards.flow import Build, program
 from host.errors import UserError
 from hw.accelerator import Accelerator
+from hw.load import NO_IMAGES, Images, images_hash
 
 FOLDER = Path("build")
 
@@ -26,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--estimate", action="store_true", help="synthesise and count (the default)")
     what.add_argument("--verilog", action="store_true", help="also write Verilog for the vendor's tools")
     what.add_argument("--bitstream", action="store_true", help="also place, route and pack")
+    p.add_argument("--model", type=Path, metavar="FILE.rrm",
+                   help="build this network in (from rrm-fpga compile): it is there at power-up")
     p.add_argument("--seed", type=int, nargs="+", default=[1], metavar="N",
                    help="seeds of place and route; the fastest result is packed (default: 1)")
     p.add_argument("--program", action="store_true", help="build the bitstream and load it into the board")
@@ -37,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
 def build(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for. Raises UserError."""
     board = get_board(arguments.board, arguments.variant)
-    work = Build(board, Accelerator(board.config, board.link), arguments.out / board.label, say)
+    images = NO_IMAGES if arguments.model is None else contents(arguments.model, board)
+    design = Accelerator(board.config, board.link, images)
+    work = Build(board, design, arguments.out / board.label, say, f"{images_hash(images):016x}" if images else "")
     facts = work.estimate()
     print(report.table(facts))
     if arguments.verilog:
@@ -50,6 +55,15 @@ def build(arguments: argparse.Namespace) -> None:
         if arguments.program:
             program(board, bitstream, say)
     print(f"report: {work.folder / 'report.json'}")
+
+
+def contents(path: Path, board: Board) -> Images:
+    """What the memories of a board's accelerator hold when a network is built in. Raises UserError."""
+    from host import rrm_file
+    from host.configs import Named, program_for
+    from host.link.program import device_program
+
+    return device_program(program_for(rrm_file.load(path), Named.of(board))).contents
 
 
 def say(what: str) -> None:

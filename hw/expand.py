@@ -5,12 +5,11 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import StructLayout
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.layouts import Layouts, Space, size_of
-from hw.load import LoadSignature
+from hw.layouts import Layouts, Space
+from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
 from hw.pipeline import delay
 
 
@@ -51,8 +50,8 @@ class Expand(wiring.Component):
 
     LATENCY = 6
 
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config, self.layouts = config, Layouts(config)
+    def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
+        self.config, self.layouts, self.contents = config, Layouts(config), contents
         lay = self.layouts
         super().__init__({"i": In(stream.Signature(lay.delta_word)), "step": In(lay.step),
                           "o": Out(stream.Signature(ItemLayout(lay).item)), "busy": Out(1),
@@ -95,10 +94,6 @@ class Expand(wiring.Component):
 
     def _table(self, m: Module, space: Space, address, enable):
         """The word at an address, 2 cycles later."""
-        shape, depth = self.layouts.memories()[space]
-        m.submodules[space.name.lower()] = memory = Memory(shape=shape, depth=depth, init=[])
-        read, write = memory.read_port(), memory.write_port()
-        m.d.comb += [read.addr.eq(address), read.en.eq(enable), write.addr.eq(self.load.address),
-                     write.data.eq(self.load.data[:size_of(shape)]),
-                     write.en.eq(self.load.strobe & (self.load.space == space))]
+        read = loaded_memory(m, space.name.lower(), self.layouts, space, self.load, self.contents).read_port()
+        m.d.comb += [read.addr.eq(address), read.en.eq(enable)]
         return delay(m, read.data, 1, enable, reset_less=True)

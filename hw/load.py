@@ -1,10 +1,15 @@
-"""The host's write path into the memories, and its assembly from 32-bit chunks."""
+"""The host's write path into the memories: its assembly from 32-bit chunks, and what they hold without it."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import stream, wiring
-from amaranth.lib.data import StructLayout
+from amaranth.lib.data import Layout, StructLayout
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.layouts import Layouts, Space, address_bits, chunks, size_of
@@ -16,6 +21,43 @@ SPACE_BITS = 4
 LOAD = StructLayout({"space": unsigned(SPACE_BITS), "unit": unsigned(UNIT_BITS), "address": unsigned(ADDRESS_BITS),
                      "data": unsigned(32), "last": unsigned(1)})
 """One chunk of one word. Chunks come lowest first; ``last`` marks a word's last one."""
+
+
+Images = Mapping[tuple[Space, int], Sequence[int]]
+"""Words of memories, from address 0, by space and unit: a program that is there at power-up."""
+Contents = Mapping[Space, Sequence[int]]
+"""The words of one unit of them."""
+NO_IMAGES: Images = MappingProxyType({})
+NOTHING: Contents = MappingProxyType({})
+
+
+def images_hash(images: Images) -> int:
+    """64 bits that tell programs apart, not 0; 0 without any word."""
+    words = sorted((int(space), unit, tuple(map(int, words))) for (space, unit), words in images.items() if len(words))
+    return int(hashlib.sha256(repr(words).encode()).hexdigest()[:16], 16) or 1 if words else 0
+
+
+def contents_of(images: Images, unit: int = 0) -> Contents:
+    """What a unit's memories hold at power-up."""
+    return {space: words for (space, of), words in images.items() if of == unit}
+
+
+def loaded_memory(m: Module, name: str, layouts: Layouts, space: Space, load, contents: Contents) -> Memory:
+    """A memory that the host writes (``load``: ``LoadSignature``), as submodule ``name``."""
+    shape, depth = layouts.memories()[space]
+    m.submodules[name] = memory = Memory(shape=shape, depth=depth, init=[_constant(shape, word)
+                                                                         for word in contents.get(space, ())])
+    write = memory.write_port()
+    m.d.comb += [write.addr.eq(load.address), write.data.eq(load.data[:size_of(shape)]),
+                 write.en.eq(load.strobe & (load.space == space))]
+    return memory
+
+
+def _constant(shape, word: int):
+    """A word as the first content of a memory of this shape."""
+    if isinstance(shape, Layout):
+        return shape.from_bits(int(word))
+    return int(word) - (shape.signed and int(word) >> shape.width - 1) * (1 << shape.width)
 
 
 def load_bits(layouts: Layouts) -> int:

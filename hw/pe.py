@@ -5,13 +5,12 @@ from __future__ import annotations
 from amaranth.hdl import Const, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.data import StructLayout
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect
 
 from hw.accumulators import Accumulators
 from hw.config import AcceleratorConfig
-from hw.layouts import Kind, Layouts, Space, size_of
-from hw.load import LoadSignature
+from hw.layouts import Kind, Layouts, Space
+from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
 from hw.pipeline import delay
 from hw.queue import Queue
 from hw.walker import Walker
@@ -63,8 +62,8 @@ class ProcessingElement(wiring.Component):
 
     SWEEP_LATENCY = Walker.LATENCY + Accumulators.LATENCY
 
-    def __init__(self, config: AcceleratorConfig, *, index: int) -> None:
-        self.config, self.index, self.layouts = config, index, Layouts(config)
+    def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING, *, index: int) -> None:
+        self.config, self.index, self.layouts, self.contents = config, index, Layouts(config), contents
         lay, bus = self.layouts, BusLayouts(self.layouts)
         super().__init__({
             "column": In(bus.column), "work": In(bus.work), "advance": In(1), "blocked": Out(1),
@@ -77,14 +76,14 @@ class ProcessingElement(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.queue = queue = Queue(self.layouts.work, depth=self.config.queue_depth)
-        m.submodules.walker = walker = Walker(self.config)
+        m.submodules.walker = walker = Walker(self.config, self.contents)
         m.submodules.accumulators = accumulators = Accumulators(self.config)
         mine = Signal()
         m.d.comb += [mine.eq(self.load.strobe & (self.load.unit == self.index)),
                      walker.load.strobe.eq(mine), walker.load.space.eq(self.load.space),
                      walker.load.unit.eq(self.load.unit), walker.load.address.eq(self.load.address),
                      walker.load.data.eq(self.load.data)]
-        self._lookup(m, queue, mine)
+        self._lookup(m, queue, walker.load)
         connect(m, queue.o, walker.work)
         m.d.comb += [walker.hold.eq(self.sweep), self.held.eq(self.sweep & walker.walking),
                      self.busy.eq(queue.o.valid | walker.busy | self._pending(m, walker))]
@@ -92,13 +91,10 @@ class ProcessingElement(wiring.Component):
         m.d.comb += self.value.eq(accumulators.value)
         return m
 
-    def _lookup(self, m: Module, queue: Queue, mine) -> None:
+    def _lookup(self, m: Module, queue: Queue, load) -> None:
         lay = self.layouts
-        m.submodules.columns = memory = Memory(shape=lay.column, depth=self.config.column_words, init=[])
-        read, write = memory.read_port(), memory.write_port()
-        m.d.comb += [write.addr.eq(self.load.address), write.data.eq(self.load.data[:size_of(lay.column)]),
-                     write.en.eq(mine & (self.load.space == Space.COLUMNS)),
-                     read.addr.eq(self.column.column), read.en.eq(self.advance)]
+        read = loaded_memory(m, "columns", lay, Space.COLUMNS, load, self.contents).read_port()
+        m.d.comb += [read.addr.eq(self.column.column), read.en.eq(self.advance)]
         entry = delay(m, read.data, 1, self.advance, reset_less=True)
         work, group = self.work, Const(self.index // self.config.group_pes, max(1, lay.log_groups))
         wanted, addressed = Signal(), Signal()

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import MULTIPLIER_BITS, AcceleratorConfig
 from hw.layouts import Layouts, Space, size_of
-from hw.load import LoadSignature
+from hw.load import NOTHING, Contents, LoadSignature
 from hw.pipeline import delay, multiply
 from hw.sweep import FLAGS
 
@@ -92,8 +92,8 @@ class Requantise(wiring.Component):
     TABLE_LATENCY = 2
     LATENCY = 17
 
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config, self.layouts = config, Layouts(config)
+    def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
+        self.config, self.layouts, self.contents = config, Layouts(config), contents
         lay = self.layouts
         super().__init__({
             "step": In(lay.step), "node": In(lay.node_address),
@@ -118,8 +118,10 @@ class Requantise(wiring.Component):
     def _table(self, m: Module, row, *names: str):
         """These fields of every lane of a row, ``TABLE_LATENCY`` cycles later."""
         lane = StructLayout({name: self.layouts.node_lane.members[name] for name in names})
+        rows = map(self.layouts.node.from_bits, self.contents.get(Space.NODES, ()))
+        init = [[{name: row[i][name] for name in names} for i in range(self.config.sweep)] for row in rows]
         m.submodules[names[0]] = table = Memory(shape=ArrayLayout(lane, self.config.sweep),
-                                                depth=self.config.node_words, init=[])
+                                                depth=self.config.node_words, init=init)
         read, write = table.read_port(), table.write_port()
         loaded = self.layouts.node(self.load.data[:size_of(self.layouts.node)])
         m.d.comb += [read.addr.eq(row), write.addr.eq(self.load.address),

@@ -13,7 +13,7 @@ from hw.delta import DeltaUnit
 from hw.expand import Expand, ItemLayout
 from hw.layouts import Layouts, StepKind
 from hw.lnzd import LeadingNonZero
-from hw.load import LOAD, Loader
+from hw.load import LOAD, NO_IMAGES, Images, Loader, contents_of
 from hw.maxpool import MaxPool
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
@@ -39,7 +39,7 @@ def frame_layout(layouts: Layouts) -> StructLayout:
 
 
 class Ring(wiring.Component):
-    """The whole accelerator behind five streams.
+    """The whole accelerator behind five streams. ``images``: what its memories hold at power-up.
 
     Members
     -------
@@ -60,26 +60,26 @@ class Ring(wiring.Component):
         +-------------------------------- PE array <------------------------------------------------------+
     """
 
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config, self.layouts = config, Layouts(config)
+    def __init__(self, config: AcceleratorConfig, images: Images = NO_IMAGES) -> None:
+        self.config, self.layouts, self.images = config, Layouts(config), images
         super().__init__({"load": In(stream.Signature(LOAD)), "run": In(stream.Signature(run_layout(self.layouts))),
                           "frame": In(stream.Signature(frame_layout(self.layouts))),
                           "read": In(stream.Signature(READ)), "answer": Out(stream.Signature(ANSWER)), "idle": Out(1)})
 
     def elaborate(self, platform):
-        m, config = Module(), self.config
+        m, config, contents = Module(), self.config, contents_of(self.images)
         m.submodules.loader = loader = Loader(self.layouts)
-        m.submodules.sequencer = sequencer = Sequencer(config)
+        m.submodules.sequencer = sequencer = Sequencer(config, contents)
         m.submodules.sweep = sweep = Sweep(config)
         m.submodules.snapshots = snapshots = Snapshots(config)
-        m.submodules.requant = requant = Requantise(config)
+        m.submodules.requant = requant = Requantise(config, contents)
         m.submodules.maxpool = maxpool = MaxPool(config)
         m.submodules.delta = delta = DeltaUnit(config)
         m.submodules.fifo = fifo = queue(self.layouts.delta_word, depth=config.fifo_depth)
-        m.submodules.expand = expand = Expand(config)
+        m.submodules.expand = expand = Expand(config, contents)
         m.submodules.lnzd = lnzd = LeadingNonZero(width=config.sweep, tag=ItemLayout(self.layouts).tag)
         m.submodules.scatter = scatter = Scatter(config)
-        pes = [ProcessingElement(config, index=i) for i in range(config.pes)]
+        pes = [ProcessingElement(config, contents_of(self.images, i), index=i) for i in range(config.pes)]
         for i, pe in enumerate(pes):
             m.submodules[f"pe{i}"] = pe
         m.submodules.readout = readout = Readout(config, wait=ProcessingElement.SWEEP_LATENCY + 1)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import StructLayout
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.layouts import Layouts, Space, address_bits, size_of
-from hw.load import LoadSignature
+from hw.layouts import Layouts, Space, address_bits
+from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
 
 
 def run_layout(layouts: Layouts) -> StructLayout:
@@ -44,8 +43,8 @@ class Sequencer(wiring.Component):
     Overhead of a step beyond its work: 8 cycles, and 3 per clear that its work does not hide.
     """
 
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config, self.layouts = config, Layouts(config)
+    def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
+        self.config, self.layouts, self.contents = config, Layouts(config), contents
         lay = self.layouts
         super().__init__({
             "run": In(stream.Signature(run_layout(lay))), "idle": Out(1), "step": Out(lay.step), "refresh": Out(1),
@@ -108,10 +107,6 @@ class Sequencer(wiring.Component):
         return (left == 0) & ~self.clearing
 
     def _table(self, m: Module, space: Space, address):
-        shape, depth = self.layouts.memories()[space]
-        m.submodules[space.name.lower()] = memory = Memory(shape=shape, depth=depth, init=[])
-        read, write = memory.read_port(), memory.write_port()
-        m.d.comb += [read.addr.eq(address), write.addr.eq(self.load.address),
-                     write.data.eq(self.load.data[:size_of(shape)]),
-                     write.en.eq(self.load.strobe & (self.load.space == space))]
+        read = loaded_memory(m, space.name.lower(), self.layouts, space, self.load, self.contents).read_port()
+        m.d.comb += read.addr.eq(address)
         return read.data

@@ -9,8 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import CODE_BITS, AcceleratorConfig
-from hw.layouts import Kind, Layouts, Space, address_bits, size_of
-from hw.load import LoadSignature
+from hw.layouts import Kind, Layouts, Space, address_bits
+from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
 from hw.pipeline import delay
 
 
@@ -50,8 +50,8 @@ class Walker(wiring.Component):
     LATENCY = 9
     OPERAND_LATENCY = 7
 
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config, self.layouts = config, Layouts(config)
+    def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
+        self.config, self.layouts, self.contents = config, Layouts(config), contents
         lay = self.layouts
         super().__init__({
             "work": In(stream.Signature(lay.work)), "hold": In(1), "walking": Out(1), "busy": Out(1),
@@ -71,13 +71,8 @@ class Walker(wiring.Component):
         m.d.comb += self.busy.eq(Cat(begin["active"], *issued[1:], *valid).any())
         return m
 
-    def _memory(self, m: Module, space: Space, name: str):
-        shape, depth = self.layouts.memories()[space]
-        m.submodules[name] = memory = Memory(shape=shape, depth=depth, init=[])
-        write = memory.write_port()
-        m.d.comb += [write.addr.eq(self.load.address), write.data.eq(self.load.data[:size_of(shape)]),
-                     write.en.eq(self.load.strobe & (self.load.space == space))]
-        return memory
+    def _memory(self, m: Module, space: Space, name: str) -> Memory:
+        return loaded_memory(m, name, self.layouts, space, self.load, self.contents)
 
     def _walk(self, m: Module) -> dict:
         """Cycle 0: the column under way, and which of its words begins now."""

@@ -56,12 +56,13 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a device says of itself; ``config_hash`` is 16 hex digits."""
+    """What a device says of itself; ``config_hash`` is 16 hex digits, ``program`` as of ``hw.load.images_hash``."""
 
     config_hash: str
     buffer_bytes: int
     mirror_bytes: int
     input_channels: int
+    program: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Connection:
         if self.config is not None and found != self.config.hash:
             raise UserError(f"{name}: the device is built with config {found}, the network is compiled for "
                             f"config {self.config.hash}; compile it for this device, or build another")
-        self.identity = Identity(found, known["buffer_bytes"], known["mirror_bytes"], known["input_channels"])
+        self.identity = Identity(found, known["buffer_bytes"], known["mirror_bytes"], known["input_channels"],
+                                 known["program"])
         self._known_session = answer.header["session"]
         return self.identity
 

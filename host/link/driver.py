@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from hw.config import AcceleratorConfig
 from hw.layouts import Layouts, Space, chunks, pack, size_of, unpack
 from hw.link.packets import MEMORY, RUN, Command
 from hw.link.words import read_bytes, written_bytes
+from hw.load import Images, images_hash
 from hw.readout import answer_layout
 
 MOST_BYTES = 0xFFFF
@@ -96,6 +98,18 @@ class DeviceProgram:
     frame_steps: dict[int, bool]
     input: InputRule
     snapshot: Callable[[np.ndarray], MemoryImage] | None = None
+
+    @cached_property
+    def contents(self) -> Images:
+        """``images`` as a device is built with them: without the step table, which has the thresholds of a session."""
+        return {(image.space, image.unit): [int.from_bytes(word.tobytes(), "little")
+                                            for word in np.ascontiguousarray(image.data, "<u4")]
+                for image in self.images if image.space != Space.STEPS}
+
+    @cached_property
+    def hash(self) -> int:
+        """Tells whether a device is built with ``contents``."""
+        return images_hash(self.contents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +234,10 @@ class Driver:
             raise UserError("no program is loaded into the device")
         if not self._ready:
             self.link.begin()
+            built_in = self.link.identity.program == self._program.hash != 0
             for image in self._program.images:
-                self._write(image)
+                if image.space == Space.STEPS or not built_in:
+                    self._write(image)
             self._ready = True
 
     # ------------------------------------------------------------------------------------------- memories

@@ -11,6 +11,7 @@ from host.errors import UserError
 from host.simulator.build import Progress, library
 from hw.config import AcceleratorConfig
 from hw.link.packets import LinkConfig
+from hw.load import NO_IMAGES, Images
 
 PATIENCE = 16
 """A read gives up after so many times the link's own timeout without a byte."""
@@ -20,7 +21,7 @@ class AcceleratorSimulator:
     """An accelerator in compiled simulation; a ``host.link.transport.Transport``.
 
     Its line moves a byte per cycle. Building takes minutes the first time and is cached; ``progress`` is told
-    what goes on. ``trace``: waveforms can be written.
+    what goes on. ``trace``: waveforms can be written. ``images``: what its memories hold at power-up.
 
     Members
         cycles: clock cycles so far.
@@ -29,9 +30,9 @@ class AcceleratorSimulator:
     name = "simulator"
 
     def __init__(self, config: AcceleratorConfig, link: LinkConfig, progress: Progress = lambda what: None,
-                 trace: bool = False) -> None:
+                 trace: bool = False, images: Images = NO_IMAGES) -> None:
         self.config, self.link = config, link
-        self._library = ctypes.CDLL(str(library(config, progress, link=link, trace=trace)))
+        self._library = ctypes.CDLL(str(library(config, progress, link=link, trace=trace, images=images)))
         for name, result, arguments in (
                 ("create", ctypes.c_void_p, []), ("destroy", None, [ctypes.c_void_p]),
                 ("cycles", ctypes.c_int64, [ctypes.c_void_p]),

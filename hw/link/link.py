@@ -7,10 +7,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.config import AcceleratorConfig
-from hw.layouts import Layouts
+from hw.layouts import Layouts, Space
 from hw.link.checksum import Checksum
 from hw.link.executor import Executor, RingSide
-from hw.link.packets import Command, LinkConfig, Status, identity
+from hw.link.packets import IDENTITY, Command, LinkConfig, Status, identity
 from hw.link.receiver import Receiver
 from hw.link.transmitter import Transmitter
 
@@ -22,6 +22,8 @@ class Link(wiring.Component):
     ----------
     config : AcceleratorConfig
     link : LinkConfig
+    program : int
+        ``images_hash`` of what the memories hold at power-up, 0 for nothing.
 
     Members
     -------
@@ -46,8 +48,8 @@ class Link(wiring.Component):
         o <------+------------+
     """
 
-    def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
-        self.config, self.link = config, link
+    def __init__(self, config: AcceleratorConfig, link: LinkConfig, program: int = 0) -> None:
+        self.config, self.link, self.program = config, link, program
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
                           "ring": Out(RingSide(Layouts(config))), "reset": Out(1), "error": Out(1)})
 
@@ -71,7 +73,7 @@ class Link(wiring.Component):
     def _admit(self, m: Module) -> None:
         """Which packets are executed, and with what every one is answered."""
         receiver, transmitter, executor = self.receiver, self.transmitter, self.executor
-        header, known = receiver.header, identity(self.config, self.link)
+        header = receiver.header
         session, sequence, status = Signal(16), Signal(8), Signal(Status)
         identify, executed, identified = header.code == Command.IDENTIFY, Signal(), Signal()
         repeated = header.sequence == sequence
@@ -92,7 +94,7 @@ class Link(wiring.Component):
                 m.next = "ANSWER"
                 with m.If(identify):
                     m.d.comb += identified.eq(1)
-                    m.d.sync += transmitter.header.length.eq(len(known))
+                    m.d.sync += transmitter.header.length.eq(IDENTITY.size // 8)
                 with m.Elif(header.code == Command.RESET):
                     m.d.sync += [session.eq(header.session), sequence.eq(header.sequence)]
                     m.d.comb += self.reset.eq(~repeated | (header.session != session))
@@ -125,18 +127,30 @@ class Link(wiring.Component):
                 with m.If(~transmitter.busy & ~receiver.rest):
                     m.d.comb += receiver.done.eq(1)
                     m.next = "IDLE"
-        self._payload(m, known, executed, identified)
+        self._payload(m, executed, identified)
 
-    def _payload(self, m: Module, known: bytes, executed: Signal, identified: Signal) -> None:
+    def _payload(self, m: Module, executed: Signal, identified: Signal) -> None:
         """What an answer carries: the executor's bytes, or who we are."""
-        o, at = self.transmitter.i, Signal(range(len(known) + 1), init=len(known))
+        length = IDENTITY.size // 8
+        o, at = self.transmitter.i, Signal(range(length + 1), init=length)
         with m.If(executed):
             m.d.comb += [o.valid.eq(self.executor.o.valid), o.p.eq(self.executor.o.p),
                          self.executor.o.ready.eq(o.ready)]
         with m.Else():
-            constant = Const(int.from_bytes(known, "little"), 8 * len(known))
-            m.d.comb += [o.valid.eq(at != len(known)), o.p.eq(constant.word_select(at, 8))]
+            known, built_in = (
+                Const(int.from_bytes(identity(self.config, self.link, program), "little"), 8 * length)
+                for program in (0, self.program))
+            known = Mux(self._unchanged(m), built_in, known) if self.program else known
+            m.d.comb += [o.valid.eq(at != length), o.p.eq(known.word_select(at, 8))]
             with m.If(o.valid & o.ready):
                 m.d.sync += at.eq(at + 1)
         with m.If(identified):
             m.d.sync += at.eq(0)
+
+    def _unchanged(self, m: Module) -> Signal:
+        """The memories hold the program of power-up: the host has written nothing but steps (which have the thresholds)
+        and snapshots. A reset does not change memories, so it does not change this either."""
+        unchanged, load = Signal(init=1, reset_less=True), self.ring.load
+        with m.If(load.valid & (load.p.space != Space.STEPS) & (load.p.space != Space.SNAPSHOTS)):
+            m.d.sync += unchanged.eq(0)
+        return unchanged

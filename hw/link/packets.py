@@ -19,7 +19,7 @@ from amaranth.lib.data import StructLayout
 
 from hw.config import AcceleratorConfig
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the protocol: raised whenever an older driver would misunderstand."""
 MAGIC = 0x4D5252A6
 """First word of the answer to IDENTIFY."""
@@ -66,7 +66,7 @@ HEADER = StructLayout({"code": unsigned(8), "sequence": unsigned(8), "session": 
                        "length": unsigned(16)})
 IDENTITY = StructLayout({"magic": unsigned(32), "protocol": unsigned(16), "input_channels": unsigned(16),
                          "config_hash": unsigned(64), "buffer_bytes": unsigned(32),
-                         "mirror_bytes": unsigned(32)})
+                         "mirror_bytes": unsigned(32), "program": unsigned(64)})
 INPUT = StructLayout({"width": unsigned(16), "channels": unsigned(16)})
 MEMORY = StructLayout({"space": unsigned(8), "unit": unsigned(8), "units": unsigned(8), "words": unsigned(16),
                        "address": unsigned(24), "mirror": unsigned(24)})
@@ -116,11 +116,11 @@ class LinkConfig:
         return asdict(self)
 
 
-def identity(config: AcceleratorConfig, link: LinkConfig) -> bytes:
+def identity(config: AcceleratorConfig, link: LinkConfig, program: int = 0) -> bytes:
     """The payload of the answer to IDENTIFY."""
     return pack(IDENTITY, magic=MAGIC, protocol=PROTOCOL, config_hash=int(config.hash, 16),
                 buffer_bytes=link.buffer_bytes, mirror_bytes=link.mirror_bytes,
-                input_channels=link.input_channels)
+                input_channels=link.input_channels, program=program)
 
 
 def crc_bytes(data: bytes) -> bytes:

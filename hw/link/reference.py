@@ -60,6 +60,7 @@ FIELD_NOTES = {
     "magic": f"0x{MAGIC:08x}", "protocol": f"version of this protocol, {PROTOCOL}",
     "input_channels": "most channels of an input", "config_hash": "`AcceleratorConfig.hash`",
     "buffer_bytes": "longest payload of a request", "mirror_bytes": "size of the mirror",
+    "program": "`hw.load.images_hash` of the program that its memories hold since power-up, 0 when they hold another",
     "space": "`hw.layouts.Space`", "unit": "the first unit: a PE, to read PROJECTIONS a sweep group",
     "units": "how many units",
     "words": "words in each unit", "address": "of the first word in each unit",

@@ -150,7 +150,7 @@ def test_wrong_names_are_one_line(arguments, message, capsys) -> None:
 
 
 def test_the_command_builds_what_it_is_asked_for(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(build, "Accelerator", lambda config, link: StandIn())
+    monkeypatch.setattr(build, "Accelerator", lambda config, link, images: StandIn())
     assert build.main(["--board", "arty_a7", "--variant", "100", "--verilog", "--out", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "XC7A100T" in told
