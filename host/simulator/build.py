@@ -11,8 +11,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +29,7 @@ Progress = Callable[[str], None]
 FOLDER = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-w", "-DNDEBUG")
 VERILATOR = ("--cc", "--prefix", "Simulated", "--top-module", "top", "--Mdir", "model", "--no-timing", "-O3",
-             "--x-assign", "fast", "--x-initial", "fast", "--output-split", "20000", "-Wno-fatal", "-Wno-lint")
+             "--x-assign", "fast", "--x-initial", "0", "--output-split", "20000", "-Wno-fatal", "-Wno-lint")
 
 
 def library(config: AcceleratorConfig, progress: Progress = lambda what: None, *,
@@ -108,11 +109,10 @@ def _verilog(config: AcceleratorConfig, link: LinkConfig | None, images: Images,
 
     progress("elaborating the accelerator (Amaranth)")
     top = Ring(config, images) if link is None else Accelerator(config, link, images)
-    (folder / "top.il").write_text(rtlil.convert(top, name="top"))
+    with _zeros_left_out():
+        (folder / "top.il").write_text(rtlil.convert(top, name="top"))
     progress("translating to Verilog (Yosys; the first run on a machine takes a minute or two longer)")
-    # Memories start at 0 anyway; those initial values would be most of the source.
-    contents = "" if images else "delete t:$meminit_v2; "
-    script = f"read_rtlil top.il; {contents}proc; opt_clean; write_verilog -noattr top.v"
+    script = "read_rtlil top.il; proc; opt_clean; write_verilog -noattr top.v"
     here = Path.cwd()
     try:
         os.chdir(folder)
@@ -121,6 +121,20 @@ def _verilog(config: AcceleratorConfig, link: LinkConfig | None, images: Images,
         os.chdir(here)
     if code:
         raise UserError(f"Yosys could not translate the accelerator (exit code {code})")
+
+
+@contextmanager
+def _zeros_left_out() -> Iterator[None]:
+    """Amaranth writes the initial contents of memories only where they are not 0, with which simulation starts anyway:
+    of a large network they would be gigabytes."""
+    from amaranth.back import rtlil
+
+    write = rtlil.ModuleEmitter.emit_memory
+    rtlil.ModuleEmitter.emit_memory = lambda emitter, index, cell: any(cell.init) and write(emitter, index, cell)
+    try:
+        yield
+    finally:
+        rtlil.ModuleEmitter.emit_memory = write
 
 
 def _compile(compiler: str, driver: Path, include: Path, trace: bool, folder: Path, progress: Progress) -> Path:
