@@ -181,7 +181,7 @@ def _quantise_projection(graph: Graph, p: Projection, edges: tuple[Edge, ...], t
         codes = [np.rint(w / _by_row(p.scale, e)).astype(np.int32) for e, w in zip(edges, unit, strict=True)]
         return p, codes, None if all((-128 <= c.min()) and (c.max() <= 127) for c in codes) else 8
     entries = {"codebook16": 16, "codebook256": 256}.get(weights)
-    if weights == "auto" and _is_pruned_and_shared(edges):
+    if weights == "auto" and is_pruned_and_shared(edges):
         entries = 256
     floor = _bias_floor(graph, p)
     if entries is not None:
@@ -267,7 +267,8 @@ def _bias_floor(graph: Graph, p: Projection) -> np.ndarray:
     return np.maximum(largest / MAX_BIAS, np.finfo(np.float32).tiny)
 
 
-def _is_pruned_and_shared(edges: tuple[Edge, ...]) -> bool:
+def is_pruned_and_shared(edges: tuple[Edge, ...]) -> bool:
+    """The layer comes in the Deep Compression form: at most 256 values and 30% zeros in every edge."""
     return all(e.weight.size >= 512 and (e.weight == 0).mean() >= 0.3 and len(np.unique(e.weight)) <= 256
                for e in edges)
 
@@ -275,7 +276,7 @@ def _is_pruned_and_shared(edges: tuple[Edge, ...]) -> bool:
 def _cluster(weight: np.ndarray, entries: int) -> np.ndarray:
     """Weights with at most ``entries`` different values, zero kept as zero (k-means; as they are if few already)."""
     values, inverse, counts = np.unique(weight, return_inverse=True, return_counts=True)
-    if len(values) > entries:
+    if (values != 0).sum() > entries - 1:                                           # one entry is 0's
         centres = _k_means(values[values != 0], counts[values != 0], entries - 1)
         nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
         values = np.where(values == 0, 0.0, centres[nearest])
@@ -385,10 +386,19 @@ def _weight_drift(edges: tuple[Edge, ...], tensors: dict[str, Tensor], projectio
     drift: dict[str, np.ndarray] = {}
     for e in edges if calibration else ():
         p = projections[e.target]
-        rounded = e.weight_code * _by_row(p.scale, e) / _by_column(tensors[e.source].code, e)
+        rounded = _decoded(e, p, tensors[e.source].code)
         moved = scatter(e, calibration.tensors[e.source].mean, rounded - e.weight, p.shape, np.float64)
         drift[p.name] = drift.get(p.name, 0.0) + moved.mean(axis=(1, 2))
     return drift
+
+
+def decoded_weights(graph: Graph, edge: Edge) -> np.ndarray:
+    """The real weights that a quantised edge's codes stand for, float64[K, R, kh, kw]."""
+    return _decoded(edge, graph.projections[edge.target], graph.tensors[edge.source].code)
+
+
+def _decoded(edge: Edge, target: Projection, source: Code) -> np.ndarray:
+    return edge.weight_code * _by_row(target.scale, edge) / _by_column(source, edge)
 
 
 def _corrected(out: Output, drift: dict[str, np.ndarray]) -> Output:

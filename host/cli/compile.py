@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from host.cli import options as o
 
+_COMPRESSION = "Compression"
 
 def compile_network(
         network: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The network.")],
@@ -22,6 +23,14 @@ def compile_network(
                                  "(sim64: 64 rows, memories sized to the network).")] = None,
         calibrate: o.CalibrateOption = None,
         weights: o.WeightsOption = "auto",
+        prune: Annotated[float | None, typer.Option(
+            min=0.0, metavar="P", rich_help_panel=_COMPRESSION, show_default=False,
+            help="Set this share of every layer's weights to zero, the smallest first (0.67: two thirds); depthwise "
+                 "and small layers, and those that come pruned, stay as they are. There is no retraining.")] = None,
+        codebook: Annotated[Literal["16", "256"] | None, typer.Option(
+            rich_help_panel=_COMPRESSION, show_default=False,
+            help="Share the weights of every layer: that many 16-bit values by k-means, stored with 4-bit relative "
+                 "indices (Deep Compression). The same as --weights codebook16 or codebook256.")] = None,
         preset: o.PresetOption = None,
         head: o.HeadOption = None,
         size: o.SizeOption = None,
@@ -40,10 +49,11 @@ def compile_network(
 
         rrm-fpga compile net.onnx --calibrate clip.mp4 -o net.rrm
         rrm-fpga compile net.onnx --calibrate clip.mp4 --board ulx3s -o net.rrm
+        rrm-fpga compile net.onnx --calibrate clip.mp4 --prune 0.67 --codebook 16 -o small.rrm
     """
     from dataclasses import replace
 
-    from host import rrm_file
+    from host import compression, rrm_file
     from host.cli import version
     from host.cli.calibrate import calibrated
     from host.cli.terminal import show
@@ -69,10 +79,20 @@ def compile_network(
     if needs_calibration(model) and calibrate is None:
         raise UserError(f"{network}: its activations have no scales yet: give a clip that is like what the "
                         "network will see: --calibrate CLIP")
+    if codebook is not None:
+        if weights not in ("auto", f"codebook{codebook}"):
+            raise UserError(f"--weights {weights} and --codebook {codebook} contradict each other; give one of them")
+        weights = f"codebook{codebook}"
+    original = model.network
+    if prune is not None:
+        model = replace(model, network=compression.pruned(original, prune))
     samples = [] if calibrate is None else sample_frames(calibrate, CALIBRATION_FRAMES)
     model = calibrated(model, lambda: samples, weights, wanted=calibrate is not None)
     model = with_rule(model, samples, *([] if accelerator is None else [accelerator.config.rows,
                                                                         accelerator.config.sweep]))
+    found = compression.layers(original, model.network)
+    if prune is not None or any(layer.codebook_bits for layer in found):
+        show(compression.table(found, original.name))
     if accelerator is not None:
         program = accelerator.compile(model.network.graph)
         model = replace(model, sections={**model.sections, SECTION: to_section(program)})
