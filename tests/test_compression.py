@@ -28,7 +28,8 @@ def wide_onnx(tmp_path_factory):
     weights = [onnx.numpy_helper.from_array(rng.normal(0, 0.3, s).astype(np.float32), k) for k, s in shapes.items()]
     nodes = [helper.make_node("Conv", ["x", "a"], ["p"], pads=[1] * 4), helper.make_node("Relu", ["p"], ["q"]),
              helper.make_node("Conv", ["q", "b"], ["r"], pads=[1] * 4, group=24),
-             helper.make_node("Relu", ["r"], ["s"]), helper.make_node("Conv", ["s", "c"], ["t"]), helper.make_node("Relu", ["t"], ["u"]),
+             helper.make_node("Relu", ["r"], ["s"]), helper.make_node("Conv", ["s", "c"], ["t"]),
+             helper.make_node("Relu", ["t"], ["u"]),
              helper.make_node("GlobalAveragePool", ["u"], ["y"])]
     graph = helper.make_graph(nodes, "wide", [helper.make_tensor_value_info("x", 1, [1, 3, 16, 16])],
                               [helper.make_tensor_value_info("y", 1, [1, 32, 1, 1])], weights)
