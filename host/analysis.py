@@ -411,7 +411,6 @@ def analyse(model: Model, frames: Iterable[np.ndarray], rule: Rule, program: Pro
     if device is None:
         return found
     rrm = _counted(found.rrm, device, clip, found.refreshes)
-    device.reset()
     return replace(found, source=COUNTED, rrm=rrm,
                    scratch=_counted(found.scratch, device, clip, np.ones(len(clip), bool)))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from host.analysis import COUNTED, PARTS, Analyser, Rule, analyse, is_layer, relative_error
+from host.analysis import COUNTED, PARTS, Analyser, Rule, Way, analyse, is_layer, relative_error
 from host.cli import main
 from host.configs import named, program_for
 from host.cycles import CycleModel, observed_frame
@@ -95,6 +96,16 @@ def test_exact_has_no_error_and_parts_sum_up_to_cycles():
         assert list(way.parts) == list(PARTS)
         np.testing.assert_allclose(sum(way.parts.values()), way.cycles)
         assert min(way.parts[p].min() for p in PARTS[:-1]) >= 0
+
+
+def test_where_the_cycles_went():
+    values = {"work": 640, "cycles": 100, "walk": 14, "broadcasts": 30, "reads": 25}
+    names = ("sent", "macs", "macs_all", "work", "cycles", "words", "walk", "broadcasts", "reads", "link")
+    way = Way(**{n: np.array([[values.get(n, 0)]]) for n in names}, rows=64, pes=16)
+    assert {n: float(v[0, 0]) for n, v in way.parts.items()} == {
+        "work": 10, "imbalance": 4, "broadcast": 16, "sweep": 0, "barrier": 70}
+    swept = replace(way, reads=np.array([[40]])).parts
+    assert (swept["broadcast"], swept["sweep"], swept["barrier"]) == (16, 10, 60)
 
 
 def test_figures_of_the_whole_network(model, tiny_frames):
