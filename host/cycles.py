@@ -6,7 +6,7 @@ the first cycle in which the sweep may read::
     sweep      begin[w]  = max(begin[w-1] + reads, room in the FIFO)     of word w in sweep order; reads per word
     broadcast  t[b]      = max(t[b-1] + 1, word's arrival, room in every queue that takes b)
     PE p       start[b]  = max(t[b] + 2, end[b-1]);  end[b] = start[b] + words of b in p + stolen slots
-    room       t[b]     >= start of the entry that came ``queue_depth`` entries before b into the same queue
+    room       t[b]     >  start of the entry that came ``queue_depth + 1`` entries before b into the same queue
 
 and the step is over when the last of sweep, walks and clears is, plus the barrier. The deltas of a frame are taken to
 come without a gap. All of it is exact but for two averages: the slots that the sweep takes from a PE are spread evenly
@@ -29,6 +29,7 @@ from hw.delta import DeltaUnit
 from hw.expand import Expand
 from hw.layouts import Kind, Space, StepKind, unpack
 from hw.pe import COLUMN_LATENCY, ProcessingElement
+from hw.queue import Queue
 from hw.requant import Requantise
 from hw.sweep import Sweep
 from hw.walker import Walker
@@ -44,12 +45,10 @@ TO_WALK = 2
 """Cycles from a queue's input to the first weight word, when both are empty."""
 AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
 """Cycles after the last weight word in which a PE still counts as busy."""
-FIFO, DEEP_FIFO, LUT_FIFO = 1, 3, 64
-"""Latency of the FIFO in LUT RAM, in block RAM, and up to which depth it is the former (``hw.queue.queue``)."""
-LATENCY = 60
-"""Cycles that a step takes beyond its work, about: the way through all blocks, and the barrier."""
 BARRIER = 8
 """Cycles of the sequencer per step: fetch, decode, start, four quiet ones, store."""
+LATENCY = TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + AFTER_WALK + BARRIER
+"""Cycles that a step takes beyond its work: the way through all blocks, and the barrier."""
 CLEAR = 2
 """Cycles in which the sequencer looks at a clear."""
 SEGMENT = 32
@@ -313,7 +312,7 @@ class _Work:
         self.from_sweep = plan.step.kind == StepKind.SWEEP
         # From the begin of a word to the output of the FIFO.
         self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0
-        self.way += FIFO if plan.config.fifo_depth <= LUT_FIFO else DEEP_FIFO
+        self.way += Queue.LATENCY
         self.expanded = NEVER
         self.columns = np.zeros(len(plan.table), np.int64)
 
@@ -398,7 +397,7 @@ class _Recurrence:
 
     def __init__(self, rows: list[_Work]) -> None:
         config = rows[0].plan.config
-        self.rows, self.depth = rows, config.queue_depth
+        self.rows, self.depth = rows, config.queue_depth + 1               # one to spare, see hw.pe
         self.segment = min(self.depth, config.fifo_depth, SEGMENT)
         pes = max(r.plan.table.shape[1] for r in rows)
         self.segments = np.array([-(-r.count // self.segment) for r in rows])
@@ -449,9 +448,7 @@ class _Recurrence:
             wanted = words > 0
             ranks = rank[rows] + np.cumsum(wanted, axis=1)
             place = np.where(wanted, (ranks - 1) % self.depth, self.depth)
-            full = np.take_along_axis(starts[rows], place, axis=1).max(axis=2)
-            if self.depth == 1:
-                full = full - 1
+            full = np.take_along_axis(starts[rows], place, axis=1).max(axis=2) + 1
             # The sweep's lateness for lack of room, then the broadcast's.
             shut = np.where(self.free[rows], self.left[self.needs[i]] - fifo_way - self.gap_begin[i], NEVER)
             shut = np.maximum(np.maximum.accumulate(shut, axis=1), room[rows])

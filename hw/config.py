@@ -34,8 +34,8 @@ class AcceleratorConfig:
     sweep
         S: elements of P that one cycle sweeps, and codes per snapshot word; ``lanes <= sweep <= rows``.
     queue_depth, fifo_depth
-        deltas that wait in front of each PE; delta words (S deltas) that wait in front of the LNZD. More than
-        64 lie in block RAM.
+        deltas that wait in front of each PE; delta words (S deltas) that wait in front of the LNZD. Both in
+        LUT RAM.
     kinds
         the weight kinds that the PEs can decode.
     max_size, max_channels, max_blocks
@@ -53,7 +53,7 @@ class AcceleratorConfig:
     lanes: int
     sweep: int
     queue_depth: int = 16
-    fifo_depth: int = 512
+    fifo_depth: int = 64
     kinds: tuple[str, ...] = KINDS
     max_size: int = 63
     max_channels: int = 256

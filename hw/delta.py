@@ -19,7 +19,7 @@ class DeltaUnit(wiring.Component):
     -------
     step, refresh : In
         threshold, ``truncate`` (else hold), ``direct`` (send values, not deltas), ``keep`` (there is a snapshot);
-        a refresh compares with 0 at threshold 1. Steady.
+        a refresh compares with 0 at threshold 1. Steady from ``start`` on.
     start : In
         a new step: the next word is the first of the ``SweepOrder``.
     i, i_valid : In
@@ -27,18 +27,18 @@ class DeltaUnit(wiring.Component):
     reference : In, stream of snapshot words
         one per result, there before it.
     o : Out, stream of ``delta_word``
-        2 cycles later, only words that are not all 0. There must be room: ``ready`` is not looked at.
+        ``LATENCY`` cycles later, only words that are not all 0. There must be room: ``ready`` is not looked at.
     done : Out
         a word has been dealt with: 1 without, ``o.valid`` tells with output.
     write, write_address, write_data : Out
         new snapshot words.
     deltas, dropped : Out
-        elements sent by the rule, and sum of squares of the changes that were not, 2 and 4 cycles after their word.
+        elements sent by the rule, and sum of squares of the changes that were not, 3 and 5 cycles after their word.
 
     One word per cycle. Cost: S multipliers of 9 x 9 bits (squares).
     """
 
-    LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
@@ -52,21 +52,21 @@ class DeltaUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         step = self.step
-        keep, limit = Signal(), Signal(CODE_BITS)
-        m.d.comb += [keep.eq(step.keep & ~self.refresh), self.reference.ready.eq(self.i_valid & step.keep),
+        # As steady as the step.
+        keep, limit, minus_limit = Signal(), Signal(CODE_BITS), Signal(signed(CODE_BITS + 1))
+        m.d.sync += [keep.eq(step.keep & ~self.refresh), minus_limit.eq(-limit),
                      limit.eq(Mux(self.refresh | (step.threshold == 0), 1, step.threshold))]
-        m.d.sync += [self.done.eq(delay(m, self.i_valid, 1)), self.write.eq(self.i_valid & step.keep)]
+        m.d.comb += self.reference.ready.eq(self.i_valid & step.keep)
+        one, two = delay(m, self.i_valid, 1), delay(m, self.i_valid, 2)
+        m.d.sync += [self.done.eq(two), self.write.eq(one & step.keep)]
         nonzero, sent_mask = Signal(self.config.sweep), Signal(self.config.sweep)
         squares = []
         for lane in range(self.config.sweep):
-            ref, d = Signal(signed(CODE_BITS), name=f"ref{lane}"), Signal(signed(CODE_BITS), name=f"d{lane}")
-            magnitude, sent = Signal(CODE_BITS, name=f"magnitude{lane}"), Signal(name=f"sent{lane}")
-            value = Signal(signed(CODE_BITS), name=f"value{lane}")
-            m.d.comb += [
-                ref.eq(Mux(keep, self.reference.p[lane], 0)), d.eq(self.i[lane] - ref),
-                magnitude.eq(Mux(d < 0, -d, d)), sent.eq(magnitude >= limit),
-                value.eq(Mux(sent | step.truncate, self.i[lane], ref)),
-            ]
+            x, ref, d = (Signal(signed(CODE_BITS), name=f"{name}{lane}", reset_less=True) for name in ("x", "ref", "d"))
+            sent, value = Signal(name=f"sent{lane}"), Signal(signed(CODE_BITS), name=f"value{lane}")
+            before = Mux(keep, self.reference.p[lane], 0)
+            m.d.sync += [x.eq(self.i[lane]), ref.eq(before), d.eq(self.i[lane] - before)]
+            m.d.comb += [sent.eq((d >= limit) | (d <= minus_limit)), value.eq(Mux(sent | step.truncate, x, ref))]
             m.d.sync += [self.write_data[lane].eq(value), sent_mask[lane].eq(sent)]
             # what leaves: the value itself or the delta that was sent
             out = Signal(signed(CODE_BITS), name=f"out{lane}")
@@ -75,11 +75,10 @@ class DeltaUnit(wiring.Component):
             m.d.comb += nonzero[lane].eq(out != 0)
             m.d.sync += self.o.p.deltas[lane].eq(out)
             squares.append(delay(m, rest * rest, 1, reset_less=True))
-        one = delay(m, self.i_valid, 1)
         m.d.sync += [
-            self.o.valid.eq(one & (nonzero != 0)), self.o.p.mask.eq(nonzero),
-            self.deltas.eq(Mux(one, sum(sent_mask[i] for i in range(self.config.sweep)), 0)),
-            self.dropped.eq(delay(m, Mux(delay(m, one, 1), sum(squares), 0), 1)),
+            self.o.valid.eq(two & (nonzero != 0)), self.o.p.mask.eq(nonzero),
+            self.deltas.eq(Mux(two, sum(sent_mask[i] for i in range(self.config.sweep)), 0)),
+            self.dropped.eq(delay(m, Mux(delay(m, two, 1), sum(squares), 0), 1)),
         ]
         self._position(m)
         return m
@@ -89,5 +88,5 @@ class DeltaUnit(wiring.Component):
         p = self.o.p
         m.submodules.order = order = SweepOrder(self.config)
         m.d.comb += [order.step.eq(self.step), order.start.eq(self.start), order.advance.eq(self.i_valid)]
-        m.d.sync += [self.write_address.eq(order.address), p.y.eq(delay(m, order.y, 1)),
-                     p.x.eq(delay(m, order.x, 1)), p.group.eq(delay(m, order.group, 1))]
+        m.d.sync += [self.write_address.eq(delay(m, order.address, 1)), p.y.eq(delay(m, order.y, 2)),
+                     p.x.eq(delay(m, order.x, 2)), p.group.eq(delay(m, order.group, 2))]

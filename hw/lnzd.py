@@ -41,19 +41,22 @@ class LeadingNonZero(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        vector, left = Signal(self.i_layout, reset_less=True), Signal(self.width)
-        rest, load = Signal(self.width), Signal()
+        vector, valid = Signal(self.i_layout, reset_less=True), Signal()
+        rest, single = Signal(self.width, reset_less=True), Signal(reset_less=True)
+        index = Signal(self.o.p.index.shape(), reset_less=True)
+        load, source, following = Signal(), Signal(self.width), Signal(self.width)
         m.d.comb += [
-            rest.eq(Mux(vector.whole, 0, left & (left - 1)[:self.width])),
-            self.o.valid.eq(left != 0), self.o.p.mask.eq(vector.mask), self.o.p.tag.eq(vector.tag),
-            load.eq((left == 0) | (self.o.ready & (rest == 0))),
-            self.i.ready.eq(load),
+            self.o.valid.eq(valid), self.o.p.index.eq(index),
+            self.o.p.mask.eq(vector.mask), self.o.p.tag.eq(vector.tag),
+            load.eq(~valid | (self.o.ready & single)), self.i.ready.eq(load),
+            source.eq(Mux(load, self.i.p.mask, rest)), following.eq(source & (source - 1)),
         ]
-        for index in reversed(range(self.width)):
-            with m.If(left[index]):
-                m.d.comb += self.o.p.index.eq(index)
         with m.If(load):
-            m.d.sync += [vector.eq(self.i.p), left.eq(Mux(self.i.valid, self.i.p.mask, 0))]
-        with m.Elif(self.o.ready):
-            m.d.sync += left.eq(rest)
+            m.d.sync += [valid.eq(self.i.valid), vector.eq(self.i.p)]
+        # What the next beat is, and whether it is the last one, is worked out a cycle ahead.
+        with m.If(load | self.o.ready):
+            m.d.sync += [rest.eq(following), single.eq((following == 0) | (load & self.i.p.whole))]
+            for i in reversed(range(self.width)):
+                with m.If(source[i]):
+                    m.d.sync += index.eq(i)
         return m

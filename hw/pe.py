@@ -15,18 +15,19 @@ from hw.pipeline import delay
 from hw.queue import Queue
 from hw.walker import Walker
 
-COLUMN_LATENCY = 2
-"""Cycles from a column number on the bus to its entry."""
+COLUMN_LATENCY = 3
+"""Cycles from a column number on the bus to the work that belongs to it."""
 
 
 class BusLayouts:
-    """What the scatter broadcasts: ``column`` is needed first, ``work`` ``COLUMN_LATENCY`` cycles later."""
+    """What the scatter broadcasts: ``column`` and who is meant first, ``work`` ``COLUMN_LATENCY`` cycles later."""
 
     def __init__(self, layouts: Layouts) -> None:
-        self.column = StructLayout({"valid": unsigned(1), "column": unsigned(layouts.column_address)})
+        self.column = StructLayout({
+            "valid": unsigned(1), "column": unsigned(layouts.column_address), "vector": unsigned(1),
+            "group": unsigned(max(1, layouts.log_groups)), "group_bits": unsigned(layouts.small)})
         self.work = StructLayout({
-            "valid": unsigned(1), "vector": unsigned(1), "group": unsigned(max(1, layouts.log_groups)),
-            "group_bits": unsigned(layouts.small), "start": unsigned(layouts.weight_address),
+            "valid": unsigned(1), "start": unsigned(layouts.weight_address),
             "origin": unsigned(layouts.projection_address), "deltas": layouts.codes, "walk": layouts.walk})
 
 
@@ -46,7 +47,7 @@ class ProcessingElement(wiring.Component):
     advance : In
         the broadcast moves on in this cycle.
     blocked : Out
-        the queue is full and this PE has to take ``work``; ``advance`` must be low.
+        the queue may be full and this PE has to take ``work`` in the next cycle; ``advance`` must be low then.
     sweep, sweep_address : In
         reads a P word; this takes the walk's slot. The address is given ``Walker.LATENCY`` cycles after ``sweep``;
         ``value`` has the word ``SWEEP_LATENCY`` cycles after it.
@@ -57,7 +58,7 @@ class ProcessingElement(wiring.Component):
     busy : Out
         deltas are queued or under way.
 
-    One weight word per cycle. From a broadcast ``column`` to the accumulator written: 2 + 1 + 1 + 9 + 4 cycles.
+    One weight word per cycle. From a broadcast ``column`` to the accumulator written: 3 + 1 + 1 + 9 + 4 cycles.
     """
 
     SWEEP_LATENCY = Walker.LATENCY + Accumulators.LATENCY
@@ -75,7 +76,8 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(self.layouts.work, depth=self.config.queue_depth)
+        # One entry to spare: room that the walk makes is only seen in the cycle after.
+        m.submodules.queue = queue = Queue(self.layouts.work, depth=self.config.queue_depth + 1)
         m.submodules.walker = walker = Walker(self.config, self.contents)
         m.submodules.accumulators = accumulators = Accumulators(self.config)
         mine = Signal()
@@ -96,13 +98,16 @@ class ProcessingElement(wiring.Component):
         read = loaded_memory(m, "columns", lay, Space.COLUMNS, load, self.contents).read_port()
         m.d.comb += [read.addr.eq(self.column.column), read.en.eq(self.advance)]
         entry = delay(m, read.data, 1, self.advance, reset_less=True)
-        work, group = self.work, Const(self.index // self.config.group_pes, max(1, lay.log_groups))
-        wanted, addressed = Signal(), Signal()
-        in_phase = (1 << work.group_bits) - 1
+        told, group = self.column, Const(self.index // self.config.group_pes, max(1, lay.log_groups))
+        meant = told.valid & (~told.vector | (((told.group ^ group) & ((1 << told.group_bits) - 1)) == 0))
+        # Whether the work that comes is for this PE is known a cycle ahead, and so is whether the queue is full then.
+        coming = delay(m, meant, COLUMN_LATENCY - 1, self.advance) & (entry.count != 0)
+        wanted = delay(m, coming, 1, self.advance)
+        entry = delay(m, entry, 1, self.advance, reset_less=True)
+        work, push = self.work, wanted & self.advance
+        full = (queue.level == queue.depth) | ((queue.level == queue.depth - 1) & push)
         m.d.comb += [
-            addressed.eq(~work.vector | (((work.group ^ group) & in_phase) == 0)),
-            wanted.eq(work.valid & addressed & (entry.count != 0)),
-            self.blocked.eq(wanted & ~queue.i.ready), queue.i.valid.eq(wanted & self.advance),
+            self.blocked.eq(Mux(self.advance, coming, wanted) & full), queue.i.valid.eq(push),
             queue.i.p.count.eq(entry.count), queue.i.p.row.eq(entry.row), queue.i.p.origin.eq(work.origin),
             queue.i.p.start.eq(Mux(work.walk.kind == Kind.DENSE8, work.start, entry.first)),
             queue.i.p.walk.eq(work.walk),

@@ -110,8 +110,10 @@ class Requantise(wiring.Component):
         m.d.comb += self.o_flags.eq(flags[-1])
         branch, scale, slopes, shift = (self._table(m, rows[stage], *names) for stage, *names in (
             (0, "bias", "branch"), (4, "branch_shift"), (8, "multiplier", "negative"), (13, "shift", "rectify")))
+        operand7 = Signal(self.layouts.operand)
+        m.d.sync += operand7.eq(Mux(flags[6].second, self.step.operands[1], self.step.operands[0]))
         for lane in range(self.config.sweep):
-            value = self._value(m, lane, branch[lane], scale[lane], flags)
+            value = self._value(m, lane, branch[lane], scale[lane], operand7)
             self._result(m, lane, value, slopes[lane], shift[lane], flags)
         return m
 
@@ -129,19 +131,15 @@ class Requantise(wiring.Component):
         m.d.comb += [write.data[i][name].eq(loaded[i][name]) for i in range(self.config.sweep) for name in names]
         return delay(m, read.data, 1, reset_less=True)
 
-    def _operand(self, flags, name: str):
-        """A field of the operand that a word belongs to."""
-        return Mux(flags.second, self.step.operands[1][name], self.step.operands[0][name])
-
-    def _value(self, m: Module, lane: int, branch, scale, flags):
+    def _value(self, m: Module, lane: int, branch, scale, operand7):
         """Stages 1 to 8: with bias, and as its branch's code if it has one."""
         bits = self.config.bias_bits + 1
         biased, value = (Signal(signed(bits), name=f"l{lane}_{what}", reset_less=True) for what in ("biased", "value"))
         m.d.sync += biased.eq(self.i[lane] + branch.bias)
         product = multiply(m, biased, delay(m, branch.branch, 1, reset_less=True))
         rounded = round_half_even(m, product, scale.branch_shift, f"l{lane}_branch")
-        code = clamp(rounded, self._operand(flags[7], "lo"), self._operand(flags[7], "hi"))
-        m.d.sync += value.eq(Mux(self._operand(flags[7], "branch"), code, delay(m, biased, 6, reset_less=True)))
+        code = clamp(rounded, operand7.lo, operand7.hi)
+        m.d.sync += value.eq(Mux(operand7.branch, code, delay(m, biased, 6, reset_less=True)))
         return value
 
     def _result(self, m: Module, lane: int, value, slopes, shift, flags) -> None:

@@ -17,7 +17,7 @@ from hw.load import LOAD, NO_IMAGES, Images, Loader, contents_of
 from hw.maxpool import MaxPool
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
-from hw.queue import Queue, queue
+from hw.queue import Queue
 from hw.readout import ANSWER, READ, Readout
 from hw.requant import Requantise
 from hw.scatter import Scatter
@@ -26,8 +26,6 @@ from hw.snapshots import Snapshots
 from hw.sweep import Sweep
 from hw.walker import Walker
 
-FIFO_DEPTH = AcceleratorConfig.fifo_depth
-"""The default of ``fifo_depth``."""
 REFERENCE_DEPTH = 32
 """Snapshot words between their read and the delta unit (at most 20 cycles)."""
 
@@ -75,7 +73,7 @@ class Ring(wiring.Component):
         m.submodules.requant = requant = Requantise(config, contents)
         m.submodules.maxpool = maxpool = MaxPool(config)
         m.submodules.delta = delta = DeltaUnit(config)
-        m.submodules.fifo = fifo = queue(self.layouts.delta_word, depth=config.fifo_depth)
+        m.submodules.fifo = fifo = Queue(self.layouts.delta_word, depth=config.fifo_depth)
         m.submodules.expand = expand = Expand(config, contents)
         m.submodules.lnzd = lnzd = LeadingNonZero(width=config.sweep, tag=ItemLayout(self.layouts).tag)
         m.submodules.scatter = scatter = Scatter(config)
@@ -179,19 +177,20 @@ class Ring(wiring.Component):
     def _array(self, m: Module, sequencer, scatter, pes):
         """The broadcast reaches all PEs at once, or waits for the one whose queue is full."""
         blocked = Signal()
-        m.d.comb += [blocked.eq(Cat(pe.blocked for pe in pes).any()), scatter.advance.eq(~blocked),
-                     sequencer.clearing.eq(Cat(pe.clearing for pe in pes).any())]
+        m.d.sync += blocked.eq(Cat(pe.blocked for pe in pes).any())
+        m.d.comb += [scatter.advance.eq(~blocked), sequencer.clearing.eq(Cat(pe.clearing for pe in pes).any())]
         for pe in pes:
             m.d.comb += [pe.column.eq(scatter.column), pe.work.eq(scatter.work), pe.advance.eq(~blocked),
                          pe.clear.eq(sequencer.clear)]
         return blocked
 
     def _count(self, m: Module, sequencer, sweep, delta, scatter, pes, blocked, readout) -> None:
-        frame_mask = Cat(self.frame.p.deltas[i] != 0 for i in range(self.config.sweep))
-        sent = Signal(range(self.config.sweep + 1))
-        m.d.comb += sent.eq(delta.deltas)
+        taken = Signal(self.config.sweep)
         with m.If(self.frame.valid & self.frame.ready):
-            m.d.comb += sent.eq(sum(frame_mask[i] for i in range(self.config.sweep)))
+            m.d.comb += taken.eq(Cat(self.frame.p.deltas[i] != 0 for i in range(self.config.sweep)))
+        taken = delay(m, taken, 1)
+        sent = Signal(range(self.config.sweep + 1))
+        m.d.comb += sent.eq(delta.deltas + sum(taken[i] for i in range(self.config.sweep)))       # never both
         add = {"cycles": ~sequencer.idle, "deltas": sent, "broadcasts": scatter.broadcast, "macs": scatter.macs,
                "broadcast_stalls": blocked, "sweep_stalls": sweep.stalled,
                "pe_stalls": sum(pe.held for pe in pes), "dropped": delta.dropped}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import StructLayout
 from amaranth.lib.wiring import In, Out
@@ -77,13 +77,15 @@ class Scatter(wiring.Component):
         with m.If(go):
             m.d.sync += [
                 self.column.valid.eq(valid2), self.column.column.eq(info2.column + Mux(csc, number2, 0)),
-                work.valid.eq(valid2), work.vector.eq(edge.vector), work.group.eq(info2.group),
-                work.group_bits.eq(edge.group_bits), work.start.eq(edge.weight + weight),
+                self.column.vector.eq(edge.vector), self.column.group.eq(info2.group),
+                self.column.group_bits.eq(edge.group_bits), work.valid.eq(valid2), work.start.eq(edge.weight + weight),
                 work.origin.eq(info2.origin + Mux(edge.vector, number2, 0)), work.walk.eq(edge.walk),
                 work.deltas.eq(delay(m, deltas1, 1, go, reset_less=True)), counted.eq(macs * changed2),
             ]
-        m.d.comb += self.work.eq(delay(m, work, COLUMN_LATENCY, go))
+        works = [work]
+        for _ in range(COLUMN_LATENCY):
+            works.append(delay(m, works[-1], 1, go))
+        m.d.comb += self.work.eq(works[-1])
         m.d.sync += [self.broadcast.eq(work.valid & go), self.macs.eq(Mux(work.valid & go, counted, 0))]
-        waiting = delay(m, work.valid, 1, go)
-        m.d.comb += self.busy.eq(self.i.valid | valid1 | valid2 | work.valid | waiting | self.work.valid)
+        m.d.comb += self.busy.eq(Cat(self.i.valid, valid1, valid2, *(w.valid for w in works)).any())
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, unsigned
+from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 
@@ -14,7 +14,7 @@ from hw.link.receiver import Receiver
 from hw.link.transmitter import Transmitter
 from hw.lnzd import LeadingNonZero
 from hw.maxpool import MaxPool
-from hw.queue import DeepQueue, Queue
+from hw.queue import Queue
 from hw.requant import Requantise
 from tests.cocotb.monitors import Rude
 from tests.hw.test_pe_blocks import SMALL, Pe
@@ -67,7 +67,7 @@ def wire_port(m: Module, outer: wiring.Component, inner: wiring.Component, name:
 
 
 class AlonePe(wiring.Component):
-    """A PE whose broadcast moves on (``advance``) whenever it can, as in a ring of one."""
+    """A PE whose broadcast moves on (``advance``) whenever it was not blocked before, as in a ring of one."""
 
     def __init__(self) -> None:
         self.pe = Pe(PE_CONFIG, 0).dut
@@ -79,7 +79,9 @@ class AlonePe(wiring.Component):
         for name in self.signature.members:
             if name != "advance":
                 wire_port(m, self, self.pe, name)
-        m.d.comb += [self.advance.eq(~self.pe.blocked), self.pe.advance.eq(self.advance)]
+        blocked = Signal()
+        m.d.sync += blocked.eq(self.pe.blocked)
+        m.d.comb += [self.advance.eq(~blocked), self.pe.advance.eq(self.advance)]
         return m
 
 
@@ -89,8 +91,7 @@ class Blocks(wiring.Component):
     def __init__(self) -> None:
         self.blocks = {
             "queue1": Queue(unsigned(8), depth=1), "queue2": Queue(unsigned(8), depth=2),
-            "queue5": Queue(unsigned(8), depth=5), "deep1": DeepQueue(unsigned(8), depth=1),
-            "deep9": DeepQueue(unsigned(8), depth=9), "lnzd": LeadingNonZero(width=5, tag=unsigned(6)),
+            "queue5": Queue(unsigned(8), depth=5), "lnzd": LeadingNonZero(width=5, tag=unsigned(6)),
             "bus": ExpandToBus(), "pe": AlonePe(), "requant": Requantise(BLOCK_CONFIG),
             "maxpool": MaxPool(BLOCK_CONFIG), "delta": DeltaUnit(BLOCK_CONFIG),
             "receiver": Checked(Receiver(BLOCK_LINK), "receiver"),
