@@ -22,7 +22,7 @@ Written by `python -m benchmarks.results -o docs/results.md`; every figure is fr
   paper's eq. 10). *exact*: only changes, the same integers. *hold T*: changes below T codes wait until they add up
   to T.
   *truncate T*: they are lost (the paper's rule); *AECS E*: a frame is computed from scratch when the predicted error
-  of the outputs is above E (eq. 7 and 8, H fitted to the 24 frames behind those measured; where they never came near
+  of the outputs is above E (eq. 7 and 8, H fitted to the frames behind those measured; where they never came near
   E, there was nothing to control and the row is that of truncate).
 - Densities, MACs, outputs: counted by the integer golden model, which the RTL equals bit for bit. Cycles: by the cycle
   model, which the tests hold against the RTL ([cycles.md](cycles.md), [verification.md](verification.md)), for 16 PEs

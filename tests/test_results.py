@@ -45,10 +45,9 @@ def test_resnet18_has_its_published_shape(tmp_path):
     assert {t.shape for t in graph.tensors.values()} >= {(128, 28, 28), (256, 14, 14), (512, 7, 7)}
 
 
-def test_a_cell(monkeypatch, tmp_path):
+def test_a_cell():
     model_path("mlperftiny_resnet8_cifar10"), clip_path("asl_again")
-    monkeypatch.setattr(results, "FITTED", 8)
-    rows = results.measure(Case("mlperftiny_resnet8_cifar10", "sim64", 3), CLIPS["asl_again"], results.RULES)
+    rows = results.measure(Case("mlperftiny_resnet8_cifar10", "sim64", 3, 8), CLIPS["asl_again"], results.RULES)
     assert list(rows) == list(results.RULES)
     exact, hold = rows["exact"], rows["hold 2"]
     assert exact["error_mean"] == 0 < hold["error_mean"]
