@@ -42,12 +42,13 @@ class Build:
     def estimate(self) -> dict:
         """Elaborate, synthesise, count, write ``report.json``. Raises UserError when it does not fit."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        commit = report.git_hash()  # of what is elaborated now, whatever is checked out when synthesis ends
         self.progress("elaborating (Amaranth)")
         for name, text in prepare(self.board, self.design).items():
             (self.folder / name).write_text(text)
         netlist = synthesise((self.folder / f"{TOP}.il").read_text(), self.board.family, self.folder, TOP,
                              lut_rams=self.board.lut_rams, progress=self.progress)
-        self.facts = report.describe(self.board, netlist) | ({"program": self.program} if self.program else {})
+        self.facts = report.describe(self.board, netlist, commit) | ({"program": self.program} if self.program else {})
         report.write(self.facts, self.folder)
         report.check_fit(self.board, self.facts["resources"]["used"])
         return self.facts

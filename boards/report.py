@@ -18,10 +18,11 @@ ESTIMATED = "estimated: synthesised by Yosys, before placement"
 ROUTED = "placed and routed"
 
 
-def describe(board: Board, netlist: Netlist) -> dict[str, object]:
-    """The report of a synthesised board. Every group of numbers says in ``kind`` where it comes from."""
+def describe(board: Board, netlist: Netlist, commit: str) -> dict[str, object]:
+    """The report of a synthesised board. Every group of numbers says in ``kind`` where it comes from. ``commit``: the
+    source that was elaborated."""
     return {
-        "board": board.name, "variant": board.variant, "part": board.part, "git": git_hash(),
+        "board": board.name, "variant": board.variant, "part": board.part, "git": commit,
         "tools": versions(), "clock_mhz": board.clock_hz / 1e6, "baud": board.baud,
         "config": json.loads(board.config.canonical), "config_hash": board.config.hash,
         "link": board.link.as_dict(),
