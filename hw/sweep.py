@@ -49,11 +49,11 @@ class Sweep(wiring.Component):
         own snapshot word). ``valid`` with it.
 
     One read per cycle; the reference comes along with the first operand when that is a projection, else it takes a
-    slot of its own, because the snapshots have one read port. Latency 4 cycles from position to ``slot``.
+    slot of its own, because the snapshots have one read port. Latency 5 cycles from position to ``slot``.
     Cost: two small multipliers.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
@@ -141,14 +141,14 @@ class Sweep(wiring.Component):
         return strobes | {"source": source, "window_first": tap == 0, "window_last": window_last}
 
     def _address(self, m: Module, issue, position: dict) -> None:
-        """``base + (y * pitch + (x >> phase_bits)) * blocks + (c >> group_bits)`` in four cycles."""
+        """``base + (y * pitch + (x >> phase_bits)) * blocks + (c >> group_bits)`` in five cycles."""
         lay, slot = self.layouts, self.slot
         one = {name: delay(m, value, 1) for name, value in position.items()}
         operand = Signal(lay.operand, name="operand")
         m.d.sync += operand.eq(Mux(position["second"], self.step.operands[1], self.step.operands[0]))
         place, x, y, c = operand.place, one["x"], one["y"], one["group"]
         outside = (x < 0) | (y < 0) | (x >= operand.width) | (y >= operand.height)
-        # cycle 2: row, group; cycle 3: pixel; cycle 4: word
+        # cycle 2: row, group; cycle 3: pixel; cycle 4: its first word; cycle 5: word
         row, column = Signal(2 * lay.position), Signal(lay.position)
         in_group = Signal(lay.group)
         group2, flags2 = Signal(max(1, lay.log_groups)), Signal(FLAGS)
@@ -166,14 +166,15 @@ class Sweep(wiring.Component):
         pixel = Signal(2 * lay.position + 1)
         m.d.sync += pixel.eq(row + column)
         place3, in_group3 = delay(m, place2, 1), delay(m, in_group, 1)
-        m.d.sync += slot.address.eq(pixel * place3.blocks + (in_group3 + place3.base))
+        word, within = delay(m, pixel * place3.blocks, 1), delay(m, in_group3 + place3.base, 1)
+        m.d.sync += slot.address.eq(word + within)
         valid1 = delay(m, issue, 1)
         m.d.comb += [
-            self.valid.eq(delay(m, valid1, 3)),
-            slot.projection.eq(delay(m, valid1 & reads & place.projection, 3)),
-            slot.snapshot.eq(delay(m, valid1 & reads & ~place.projection, 3)),
-            slot.reference.eq(delay(m, valid1 & one["reference"], 3)),
-            slot.reference_address.eq(delay(m, one["reference_address"], 3)),
-            slot.node.eq(delay(m, one["node"], 3)),
-            slot.group.eq(delay(m, group2, 2)), slot.flags.eq(delay(m, flags2, 2)),
+            self.valid.eq(delay(m, valid1, 4)),
+            slot.projection.eq(delay(m, valid1 & reads & place.projection, 4)),
+            slot.snapshot.eq(delay(m, valid1 & reads & ~place.projection, 4)),
+            slot.reference.eq(delay(m, valid1 & one["reference"], 4)),
+            slot.reference_address.eq(delay(m, one["reference_address"], 4)),
+            slot.node.eq(delay(m, one["node"], 4)),
+            slot.group.eq(delay(m, group2, 3)), slot.flags.eq(delay(m, flags2, 3)),
         ]
