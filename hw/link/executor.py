@@ -16,6 +16,7 @@ from hw.link.reader import Reader
 from hw.link.words import Words
 from hw.link.writer import Writer
 from hw.load import LOAD
+from hw.queue import Queue
 from hw.readout import ANSWER, READ
 from hw.ring import frame_layout
 from hw.sequencer import run_layout
@@ -79,7 +80,9 @@ class Executor(wiring.Component):
         for port, ours in (("load", self.writer.o), ("frame", self.decoder.o), ("read", self.reader.read)):
             connect(m, ours, getattr(ring, port))
         connect(m, ring.answer, self.reader.answer)
-        connect(m, self.reader.o, flipped(self.o))
+        m.submodules.answer = answer = Queue(8, depth=2)           # cuts the way from the words to the line
+        connect(m, self.reader.o, answer.i)
+        connect(m, answer.o, flipped(self.o))
         connect(m, self.decoder.mirror, mirror.frames)
         connect(m, self.reader.mirror, mirror.reads)
         m.d.comb += mirror.reading.eq(self.reader.busy)
@@ -90,7 +93,7 @@ class Executor(wiring.Component):
     def _fields(self, m: Module) -> None:
         """The fields of any command end at the top of one register; everybody sees them, and the payload."""
         longest = max(layout.size for layout in FIELDS.values() if layout is not None)
-        self.fields, self.taking, self.zeros = Signal(longest), Signal(), Signal()
+        self.fields, self.taking, self.zeros, self.wrong = Signal(longest), Signal(), Signal(), Signal()
         memory, run, frame, self.input = (View(layout, self.fields[longest - layout.size:])
                                           for layout in (MEMORY, RUN, FRAME, INPUT))
         self.frame = frame
@@ -139,7 +142,13 @@ class Executor(wiring.Component):
                 with m.If(self.i.valid):
                     m.d.sync += [self.fields.eq(Cat(self.fields[8:], self.i.p)), left.eq(left - 1)]
                     with m.If(left == 1):
-                        m.next = "EXECUTE"
+                        m.next = "LOOK"
+            with m.State("LOOK"):
+                run_or_frame = Mux(self.header.code == Command.RUN, RUN.size // 8, FRAME.size // 8)
+                all_given = self.header.length - run_or_frame == self.frame.elements
+                no_input = (self.frame.elements != 0) & (self.decoder.input.channels == 0)
+                m.d.sync += self.wrong.eq((~self.frame.changes & ~all_given) | no_input)
+                m.next = "EXECUTE"
             with m.State("EXECUTE"):
                 self._execute(m)
             with m.State("DONE"):
@@ -157,10 +166,7 @@ class Executor(wiring.Component):
         """With all fields there. Only a FRAME packet may come while the ring runs."""
         m.d.comb += self.words.start.eq(1)
         is_frame, is_run = (self.header.code == command for command in (Command.FRAME, Command.RUN))
-        given = self.header.length - Mux(is_run, RUN.size // 8, FRAME.size // 8)
-        wrong = ~self.frame.changes & (given != self.frame.elements)
-        wrong |= (self.frame.elements != 0) & (self.decoder.input.channels == 0)
-        with m.If((is_frame | is_run) & wrong):
+        with m.If((is_frame | is_run) & self.wrong):
             self._finish(m, Status.MALFORMED)
         with m.Elif(is_frame):
             m.d.comb += self.decoder.first.eq(self.frame.begin)

@@ -44,60 +44,68 @@ class Unpacker(wiring.Component):
 
     def elaborate(self, platform):
         m, frame = Module(), self.frame
-        left, final, begun = Signal(16), Signal.like(self.o.offset), Signal()
+        left, more, begun, final = Signal(16), Signal(), Signal(), Signal.like(self.o.offset)
         present, todo, group = Signal(GROUP), Signal(GROUP), Signal(range(GROUP))
-        follow, walk, index = Signal(GROUP), Signal(GROUP), Signal(range(GROUP))
+        follow, walk, index, sent = Signal(GROUP), Signal(GROUP), Signal(range(GROUP)), Signal()
         dense, every = frame.values | ~frame.changes, Const((1 << GROUP) - 1, GROUP)
         byte, want, step = self.i.p, self.wants, Signal()
-        rest = walk & (walk - 1)
-        groups, next_group = todo & (todo - 1), Signal(range(GROUP))
-        for mask, lowest in ((walk, index), (todo, next_group)):
-            for i in reversed(range(GROUP)):
-                with m.If(mask[i]):
-                    m.d.comb += lowest.eq(i)
-        m.d.comb += [step.eq(self.go & (self.i.valid | ~want)), self.i.ready.eq(self.go & want)]
+        rest, groups, mask = walk & (walk - 1), todo & (todo - 1), Signal(GROUP)
+        next_index, next_group = self._lowest(m, mask), self._lowest(m, todo)
+        m.d.comb += [step.eq(self.go & (self.i.valid | ~want)), self.i.ready.eq(self.go & want), mask.eq(rest)]
         with m.If(self.go):
             m.d.sync += [self.o.element.eq(0), self.o.advance.eq(0)]
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
-                m.d.sync += [left.eq(frame.elements), begun.eq(0)]
+                m.d.sync += [left.eq(frame.elements), more.eq(frame.elements != 0), begun.eq(0)]
                 with m.If(self.start):
                     m.next = "BLOCK"
             with m.State("BLOCK"):
-                m.d.comb += want.eq(frame.changes & (left != 0))
+                m.d.comb += want.eq(frame.changes & more)
                 with m.If(step):
-                    whole = left >= BLOCK
-                    m.d.sync += [self.o.advance.eq(begun), self.o.offset.eq(final), begun.eq(1),
-                                 final.eq(Mux(whole, BLOCK - 1, left - 1)), left.eq(Mux(whole, left - BLOCK, 0)),
-                                 present.eq(byte), todo.eq(Mux(frame.values, every, byte)),
-                                 group.eq(0), follow.eq(every), walk.eq(every)]
-                    with m.If(left == 0):
+                    last = left <= BLOCK
+                    m.d.sync += [self.o.advance.eq(begun), self.o.offset.eq(final), begun.eq(1), more.eq(~last),
+                                 final.eq(Mux(last, left - 1, BLOCK - 1)), left.eq(left - BLOCK), present.eq(byte),
+                                 todo.eq(Mux(frame.values, every, byte)), group.eq(0), follow.eq(every),
+                                 walk.eq(every), index.eq(0), sent.eq(1)]
+                    with m.If(~more):
                         m.next = "IDLE"
                     with m.Elif(~frame.changes):
                         m.next = "ELEMENTS"
                     with m.Elif(frame.values | (byte != 0)):
                         m.next = "GROUP"
             with m.State("GROUP"):
-                m.d.comb += want.eq(present.bit_select(next_group, 1))
+                m.d.comb += [want.eq(~frame.values | present[0]), mask.eq(byte)]
                 with m.If(step):
-                    m.d.sync += [group.eq(next_group), todo.eq(groups), follow.eq(Mux(want, byte, 0)),
-                                 walk.eq(Mux(frame.values, every, byte))]
+                    m.d.sync += [group.eq(next_group), todo.eq(groups), present.eq(present >> 1),
+                                 follow.eq(Mux(want, byte, 0)), walk.eq(Mux(frame.values, every, byte)),
+                                 index.eq(Mux(frame.values, 0, next_index)),
+                                 sent.eq(~frame.values | (present[0] & byte[0]))]
                     with m.If(frame.values | (byte != 0)):
                         m.next = "ELEMENTS"
                     with m.Elif(groups == 0):
                         m.next = "BLOCK"
             with m.State("ELEMENTS"):
                 offset = Cat(index, group)
-                m.d.comb += want.eq(follow.bit_select(index, 1))
+                m.d.comb += want.eq(sent)
                 with m.If(step):
-                    m.d.sync += [self.o.element.eq(1), self.o.sent.eq(want), self.o.data.eq(byte),
-                                 self.o.offset.eq(offset), walk.eq(rest)]
+                    m.d.sync += [self.o.element.eq(1), self.o.sent.eq(sent), self.o.data.eq(byte),
+                                 self.o.offset.eq(offset), walk.eq(rest), index.eq(next_index),
+                                 sent.eq(follow.bit_select(next_index, 1))]
                     with m.If(Mux(dense, offset == final, (rest | todo) == 0)):
                         m.next = "BLOCK"
                     with m.Elif(rest == 0):
                         with m.If(frame.changes):
                             m.next = "GROUP"
                         with m.Else():
-                            m.d.sync += [group.eq(group + 1), walk.eq(every)]
+                            m.d.sync += [group.eq(group + 1), walk.eq(every), index.eq(0), sent.eq(1)]
         return m
+
+    @staticmethod
+    def _lowest(m: Module, mask):
+        """The number of the lowest bit that is set."""
+        number = Signal(range(len(mask)))
+        for i in reversed(range(len(mask))):
+            with m.If(mask[i]):
+                m.d.comb += number.eq(i)
+        return number

@@ -14,7 +14,9 @@ from tests.link.bench import CONFIG, LINK, SILENCE
 from tests.link.device_model import DeviceModel, RingModel
 from tests.link.requests import mutate, valid
 
-PORTS = Link(CONFIG, LINK).signature.members["ring"].signature.members
+SHAPES = {name: member.signature.members["payload"].shape
+          for name, member in Link(CONFIG, LINK).signature.members["ring"].signature.members.items()
+          if member.is_signature}
 MIRROR = bytearray(LINK.mirror_bytes)
 """Memories outlive the reset between tests."""
 
@@ -43,7 +45,7 @@ class Ring:
         for name, sink in self.sinks.items():
             sink.see()
             for bits in sink.got:
-                getattr(self, f"_{name}")(PORTS[name].signature.payload_shape.from_bits(bits))
+                getattr(self, f"_{name}")(SHAPES[name].from_bits(bits))
             sink.got.clear()
         if int(self.dut.reset.value):
             self.model.reset()
@@ -62,7 +64,7 @@ class Ring:
         data = self.model.read(int(p.space), int(p.unit), int(p.address))
         for i in range(0, len(data), 4):
             chunk = {"data": int.from_bytes(data[i:i + 4], "little"), "last": i + 4 >= len(data)}
-            self.answer.values.append(PORTS["answer"].signature.payload_shape.const(chunk).as_bits())
+            self.answer.values.append(SHAPES["answer"].const(chunk).as_bits())
 
 
 class Script:

@@ -234,19 +234,21 @@ class DeviceModel:
         return Status.BUSY if part["wait"] and not self.ring.idle else Status.OK
 
     def _elements(self, part: dict[str, int], rest: Iterator[int]) -> Iterator[tuple[int, int | None]]:
-        """(number, new byte or None) of the elements that a packet tells."""
+        """(number, new byte or None) of the elements that a packet tells. With ``values`` mask bits beyond the last
+        element mean nothing; else they name elements (which a sane host does not do)."""
         def take() -> int:
             if (byte := next(rest, None)) is None:
                 raise Stall
             return byte
 
-        for block in range(0, part["elements"], 64):
+        count, dense = part["elements"], part["values"] or not part["changes"]
+        for block in range(0, count, 64):
             groups = take() if part["changes"] else 0
-            for group in range(block, min(block + 64, part["elements"]), 8):
+            for group in range(block, min(block + 64, count) if dense else block + 64, 8):
                 mask = 0xFF
                 if part["changes"]:
                     mask = take() if groups >> (group - block) // 8 & 1 else 0
-                for i in range(group, min(group + 8, part["elements"])):
+                for i in range(group, min(group + 8, count) if dense else group + 8):
                     if mask >> i - group & 1:
                         yield i, take()
                     elif part["values"]:

@@ -255,3 +255,19 @@ def test_error_shows_what_became_of_the_last_packet():
     assert statuses == [Status.OK, Status.OK, Status.DAMAGED, Status.OK, Status.TRUNCATED, Status.OK, Status.BUSY,
                         Status.SEQUENCE, Status.BUSY]
     assert bench.errors[::12] == [s not in (Status.OK, Status.BUSY) for s in statuses]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_elements_that_make_no_sense(seed):
+    """Any bytes as elements: the device does something defined, or stalls, and a new session finds it in order."""
+    rng, script = random.Random(seed), []
+    for _ in range(6):
+        part = {"changes": rng.random() < 0.8, "elements": rng.choice((0, 1, 8, 36, 63, 64, 65, 130)), "end": 1,
+                "wait": 1, "values": rng.random() < 0.4}
+        data = rng.randbytes(rng.randrange(LINK.buffer_bytes - 20))
+        if rng.random() < 0.5:
+            data = bytes(byte & rng.choice((0, 1, 0x80)) for byte in data)
+        script += [*start(), request(Command.RUN, 2, data, first=0, count=1, frame=part),
+                   request(Command.RESET, 3, session=7)]
+    answers, _ = check(script)
+    assert {s for s, _ in answers} >= {Status.OK, Status.STALLED}
