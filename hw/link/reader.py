@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.config import CODE_BITS, AcceleratorConfig
 from hw.layouts import Layouts
 from hw.link.mirror import MirrorPort
 from hw.link.packets import MEMORY, LinkConfig
 from hw.link.words import WordPort
+from hw.queue import Queue
 from hw.readout import ANSWER, READ
+
+CHUNKS = 4
+"""Chunks that wait to be sent: long enough for the ring to find the next word."""
 
 
 class Reader(wiring.Component):
@@ -45,7 +49,8 @@ class Reader(wiring.Component):
     mirror : Out
         the mirror, used while ``busy``.
 
-    One byte per cycle, or with ``low`` per 10 cycles; a cycle more per chunk and per mask, 2 before the first.
+    One byte per cycle, or with ``low`` per 10 cycles; a cycle more per chunk and per mask. The next words are read
+    while one is sent.
     """
 
     def __init__(self, config: AcceleratorConfig, link: LinkConfig) -> None:
@@ -64,6 +69,9 @@ class Reader(wiring.Component):
         code, gathered = Signal(8), Signal(range(CODE_BITS))
         at, mask, known = Signal(mirror.address.shape()), Signal(8), Signal(3)
         old, filled = Signal(8), Signal()
+        m.submodules.chunks = chunks = Queue(ANSWER, depth=CHUNKS)
+        asking, under_way, ended = Signal(), Signal(range(CHUNKS + 4)), Signal()
+        connect(m, flipped(self.answer), chunks.i)
         sending, go, send_mask = Signal(), Signal(), Signal()
         byte = Mux(self.low, code, chunk[:8])
         differs = (byte != old) | ~self.compare
@@ -73,6 +81,16 @@ class Reader(wiring.Component):
             go.eq(self.o.ready | self.count | ~sending),
             mirror.write_address.eq(at), mirror.write_data.eq(byte),
         ]
+        m.d.comb += [self.read.valid.eq(asking & ~word.done), word.next.eq(self.read.valid & self.read.ready)]
+        m.d.sync += under_way.eq(under_way + word.next - ended)
+
+        def end_word() -> None:
+            m.d.comb += ended.eq(1)
+            m.d.sync += [left.eq(word.word_bytes), bit.eq(0)]
+            m.next = "CHUNK"
+            with m.If(word.done & (under_way == 1)):
+                m.next = "LAST_MASK"
+
         with m.If(sending & go):
             m.d.sync += self.sent.eq(self.sent + 1)
         with m.If(mirror.read):                       # the mirror is read two bytes ahead
@@ -80,26 +98,20 @@ class Reader(wiring.Component):
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
+                m.d.sync += asking.eq(self.start)
                 with m.If(self.start):
                     m.d.sync += [self.sent.eq(0), at.eq(self.mirror_base), known.eq(0), mask.eq(0),
                                  mirror.address.eq(self.mirror_base), filled.eq(0)]
                     m.next = "AHEAD"
             with m.State("AHEAD"):
                 m.d.comb += mirror.read.eq(1)
-                m.d.sync += filled.eq(1)
+                m.d.sync += [filled.eq(1), left.eq(word.word_bytes), bit.eq(0)]
                 with m.If(filled):
-                    m.next = "WORD"
-            with m.State("WORD"):
-                m.d.comb += self.read.valid.eq(~word.done)
-                m.d.sync += [left.eq(word.word_bytes), bit.eq(0)]
-                with m.If(word.done):
-                    m.next = "LAST_MASK"
-                with m.Elif(self.read.ready):
                     m.next = "CHUNK"
             with m.State("CHUNK"):
-                m.d.comb += self.answer.ready.eq(1)
-                m.d.sync += chunk.eq(self.answer.p.data)
-                with m.If(self.answer.valid):
+                m.d.comb += chunks.o.ready.eq(1)
+                m.d.sync += chunk.eq(chunks.o.p.data)
+                with m.If(chunks.o.valid):
                     m.next = "BYTES"
                     with m.If(self.low):
                         m.next = "BITS"
@@ -124,8 +136,7 @@ class Reader(wiring.Component):
                     with m.If(self.compare & (known == 7)):
                         m.next = "MASK"
                     with m.Elif(left == 1):
-                        m.d.comb += word.next.eq(1)
-                        m.next = "WORD"
+                        end_word()
                     with m.Elif(bit == Mux(self.low, 0, 24)):
                         m.next = "CHUNK"
                     with m.Elif(self.low):
@@ -136,8 +147,7 @@ class Reader(wiring.Component):
                     m.d.sync += mask.eq(0)
                     m.next = "BYTES"
                     with m.If(left == 0):
-                        m.d.comb += word.next.eq(1)
-                        m.next = "WORD"
+                        end_word()
                     with m.Elif(bit == 0):
                         m.next = "CHUNK"
                     with m.Elif(self.low):
