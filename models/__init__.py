@@ -6,7 +6,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 
-BOARDS = {"corners_35t": "arty_a7_35"}
+BOARDS = {"corners_35t": "arty_a7_35", "corners_100t": "arty_a7_100"}
 """The corner networks, and the board that each is made for."""
 
 

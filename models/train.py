@@ -262,7 +262,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
                         help="written every 1000 steps, and taken up again when it is there, with the same options; "
                              "--steps and --settle may be others")
-    parser.add_argument("--stop", type=int, metavar="STEP", help="stop there, to be taken up again")
+    parser.add_argument("--stop", type=int, metavar="STEP",
+                        help="export what there is after so many steps; with --checkpoint to be taken up again")
     parser.add_argument("--steps", type=int, default=30000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=8, help="how many of the batch get a second shot")
@@ -277,19 +278,15 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 < options.settle <= 1:
         parser.error("--settle must be above 0 and at most 1")
-    if options.stop and not options.checkpoint:
-        parser.error("--stop needs --checkpoint FILE, from which to go on")
     if options.steps < 2 * WARM_UP:
         parser.error(f"--steps must be at least {2 * WARM_UP}: the rate rises and falls over them")
     plan = PLANS[options.plan]
     net, run = train(plan, options)
-    if options.stop:
-        return
     out = options.out or Path(__file__).parent / "corners" / f"corners_{options.plan}.onnx"
     save_network(out, layers_of(net), plan.size)
-    unsaid = ("plan", "out", "checkpoint", "stop")
+    unsaid = ("plan", "out", "checkpoint")
     command = f"python -m models.train {options.plan} " + " ".join(
-        f"--{name} {value}" for name, value in vars(options).items() if name not in unsaid)
+        f"--{name} {value}" for name, value in vars(options).items() if name not in unsaid and value is not None)
     record(out.parent, out.stem, training={"command": command, "plan": asdict(plan), **run})
 
 
