@@ -2,7 +2,8 @@
 
 A PE holds every n-th group of ``lanes`` channels of a projection (n PEs to a phase). In a pruned layer some channels
 have far more weights than others, and with one or two groups per PE the fullest decides how long a broadcast takes.
-Which channel lies where is free, as long as a tensor lies in the order in which its node reads its operands.
+Which channel lies where is free, as long as a tensor lies in the order in which its node reads its operands. With more
+phases a PE holds more channels of fewer columns, which evens out more, but every phase needs a copy of the weights.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from host.compiler.edges import choose_kind
-from host.compiler.places import Place
+from host.compiler.places import Place, phase_options, projection_place
 from host.compiler.weights import Table
 from hw.config import AcceleratorConfig
 from hw.layouts import Kind
@@ -54,20 +55,55 @@ def _free(graph: Graph) -> list[list[str]]:
     return [names for names in {id(names): names for names in sets.values()}.values() if not fixed & set(names)]
 
 
+def phases(graph: Graph, config: AcceleratorConfig) -> dict[str, int]:
+    """log2 of the number of phases with which the fullest PE has least to do (within 5%: the smallest), by the name of
+    the projections where that is known: those with CSC edges."""
+    chosen = {}
+    for name, projection in graph.projections.items():
+        options = phase_options(projection.shape, config)
+        edges = [e for e in graph.edges_into(name) if not e.vector]
+        if len(options) == 1 or not edges:
+            continue
+        fullest = []
+        for bits in options:
+            place = projection_place(projection.shape, config, bits)
+            load = _loads(config, [(e, place) for e in edges])
+            if load is None:
+                break
+            fullest.append(_dealt(load, config, place)[1] * (config.pes >> bits))
+        else:
+            chosen[name] = next(b for b, f in zip(options, fullest, strict=True) if f <= 1.05 * min(fullest))
+    return chosen
+
+
 def _balanced(config: AcceleratorConfig, edges: list[tuple[Edge, Place]]) -> np.ndarray | None:
-    """Deal the groups of ``lanes`` channels out to the PEs of a phase: the heaviest first, each to the PE whose
-    fullest edge it fills least. None where that gains nothing."""
-    loads = [(words, place) for e, place in edges if (words := _words(e, config, place)) is not None]
-    if not loads or any(p.phase_bits != loads[0][1].phase_bits for _, p in loads):
+    """Position of each channel of the projections that these edges feed; None where no order gains anything."""
+    load = _loads(config, edges)
+    if load is None or len({place.phase_bits for _, place in edges}) > 1:
         return None
-    channels, pes = loads[0][1].shape[0], config.pes >> loads[0][1].phase_bits
-    load = np.stack([words / words.sum() for words, _ in loads])                   # [edge, group]
-    whole, groups = channels // config.lanes, load.shape[1]
+    place = edges[0][1]
+    before = max(np.bincount(np.arange(len(row)) % (config.pes >> place.phase_bits), row).max() for row in load)
+    slot, fullest = _dealt(load, config, place)
+    if fullest > WORTH * before:
+        return None
+    return (slot[:, None] * config.lanes + np.arange(config.lanes)).reshape(-1)[:place.shape[0]]
+
+
+def _loads(config: AcceleratorConfig, edges: list[tuple[Edge, Place]]) -> np.ndarray | None:
+    """Share of each group of ``lanes`` channels in an edge's weight words, float[edge, group], of the CSC edges; None
+    where there are none."""
+    loads = [words / words.sum() for e, place in edges if (words := _words(e, config, place)) is not None]
+    return np.stack(loads) if loads else None
+
+
+def _dealt(load: np.ndarray, config: AcceleratorConfig, place: Place) -> tuple[np.ndarray, float]:
+    """Deal the groups out to the PEs of a phase: the heaviest first, each to the PE whose fullest edge it fills least.
+    (Position of each group, int[groups]; the fullest PE's share of an edge.)"""
+    pes, groups, whole = config.pes >> place.phase_bits, load.shape[1], place.shape[0] // config.lanes
     total, filled = np.zeros((len(load), pes)), np.zeros(pes, np.int64)
     capacity = np.bincount(np.arange(whole) % pes, minlength=pes)
     if whole < groups:                                              # the last, not whole group stays where it is
         total[:, whole % pes] += load[:, whole]
-    before = max(np.bincount(np.arange(groups) % pes, row, minlength=pes).max() for row in load)
     slot = np.arange(groups)
     for group in np.argsort(-load[:, :whole].max(axis=0), kind="stable"):
         fullest = (total + load[:, group, None]).max(axis=0)
@@ -75,9 +111,7 @@ def _balanced(config: AcceleratorConfig, edges: list[tuple[Edge, Place]]) -> np.
         slot[group] = filled[pe] * pes + pe
         total[:, pe] += load[:, group]
         filled[pe] += 1
-    if total.max() > WORTH * before:
-        return None
-    return (slot[:, None] * config.lanes + np.arange(config.lanes)).reshape(-1)[:channels]
+    return slot, float(total.max())
 
 
 def _words(edge: Edge, config: AcceleratorConfig, place: Place) -> np.ndarray | None:

@@ -61,19 +61,20 @@ class Place:
         return word, ((x % self.phases) << self.group_bits) | (g % (1 << self.group_bits))
 
 
-def projection_place(shape: Shape, config: AcceleratorConfig) -> Place:
-    """The number of phases that wastes fewest accumulators; of equals (within 5%) the smallest, because each
-    phase needs a copy of the weights."""
+def phase_options(shape: Shape, config: AcceleratorConfig) -> list[int]:
+    """log2 of the numbers of phases that waste fewest accumulators (within 5%), ascending."""
     channels, _, width = shape
-    options = []
-    for bits in range(config.groups.bit_length()):
-        rows = config.rows >> bits
-        options.append((-(-channels // rows) * -(-width // (1 << bits)), bits))
-    least = min(words for words, _ in options)
-    best = next(bits for words, bits in options if words <= 1.05 * least)
-    rows = config.rows >> best
-    return Place(True, shape, 0, -(-width // (1 << best)), -(-channels // rows), best,
-                 (config.groups >> best).bit_length() - 1)
+    words = [-(-channels // (config.rows >> bits)) * -(-width // (1 << bits))
+             for bits in range(config.groups.bit_length())]
+    return [bits for bits, n in enumerate(words) if n <= 1.05 * min(words)]
+
+
+def projection_place(shape: Shape, config: AcceleratorConfig, bits: int | None = None) -> Place:
+    """With 2**bits phases; without, the smallest of the ``phase_options``, because each phase needs a copy of the
+    weights."""
+    bits = phase_options(shape, config)[0] if bits is None else bits
+    return Place(True, shape, 0, -(-shape[2] // (1 << bits)), -(-shape[0] // (config.rows >> bits)), bits,
+                 (config.groups >> bits).bit_length() - 1)
 
 
 def snapshot_place(shape: Shape, base: int, config: AcceleratorConfig) -> Place:
@@ -81,18 +82,19 @@ def snapshot_place(shape: Shape, base: int, config: AcceleratorConfig) -> Place:
     return Place(False, shape, base, shape[2], -(-shape[0] // config.sweep), 0, 0)
 
 
-def place_all(graph: Graph, config: AcceleratorConfig, fed: Mapping[str, int],
-              swept: Mapping[str, int]) -> tuple[dict[str, Place], int, int]:
+def place_all(graph: Graph, config: AcceleratorConfig, fed: Mapping[str, int], swept: Mapping[str, int],
+              phase_bits: Mapping[str, int]) -> tuple[dict[str, Place], int, int]:
     """Places by name, and the P words and snapshot words they need.
 
-    ``fed`` is the step that first feeds a projection, ``swept`` the last one that sweeps it. A delta projection
-    keeps its words for ever; a direct one from the step before ``fed``, in which it is cleared.
+    ``phase_bits`` are those of projections for which they are chosen already. ``fed`` is the step that first feeds a
+    projection, ``swept`` the last one that sweeps it. A delta projection keeps its words for ever; a direct one from
+    the step before ``fed``, in which it is cleared.
     """
     places, intervals, snapshots = {}, Intervals(), 0
     handed = {r.source for o in graph.outputs for r in o.reads}
     order = sorted(graph.projections.values(), key=lambda p: (p.mode == "direct", fed[p.name]))
     for p in order:
-        place = projection_place(p.shape, config)
+        place = projection_place(p.shape, config, phase_bits.get(p.name))
         kept = p.mode == "delta"
         last = FOREVER if kept or p.name in handed or p.name not in swept else swept[p.name]
         places[p.name] = replace(place, base=intervals.add(place.words, 0 if kept else fed[p.name] - 1, last))

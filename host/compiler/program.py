@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from host.compiler.edges import Lowered, Weights, choose_kind
-from host.compiler.order import balanced, rearranged
+from host.compiler.order import balanced, phases, rearranged
 from host.compiler.places import Place, place_all
 from host.compiler.weights import Table
 from host.errors import UserError
@@ -88,7 +88,8 @@ class Program:
 
 
 def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False) -> Program:
-    """Compile for a config. ``fit``: memories grow to the next power of two where the network needs more.
+    """Compile for a config. ``fit``: memories grow to the next power of two where the network needs more, and the
+    weights of pruned layers may be copied to have more equal work for the PEs.
 
     Raises UserError when something does not fit or cannot be expressed, naming layer and memory.
     """
@@ -101,7 +102,7 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
         config = _grown(config, accumulator_bits=graph.accumulator_bits,
                         max_size=max(max(graph.shape_of(n)[1:]) for n in (*graph.tensors, *graph.projections)),
                         max_channels=max(graph.shape_of(n)[0] for n in (*graph.tensors, *graph.projections)))
-    places, p_words, snapshot_words = place_all(graph, config, *_feeds(graph))
+    places, p_words, snapshot_words = place_all(graph, config, *_feeds(graph), phases(graph, config) if fit else {})
     orders = balanced(graph, config, places)
     places |= {name: replace(places[name], order=tuple(map(int, order))) for name, order in orders.items()}
     original, graph = graph, rearranged(graph, orders)
