@@ -1,11 +1,9 @@
 """Cycles of the ring: ``python -m benchmarks.cycles [--rtl] [--frames N] [-o PAGE.md]``.
 
-1. ResNet-8 on ``asl_again``, 64 rows, S = 16, against the bound that no such array beats: per node
-   ``max(MACs in the image / rows, broadcasts, P elements / S) + 60``. A delta is broadcast once per edge for which
-   it meets a tap, in vector mode S deltas at once. Frame by frame (all projections direct), exact, hold 2, hold 4.
-   ``--rtl`` also runs the RTL in compiled simulation (minutes to build the first time).
-2. EIE's queue experiment (Han et al. 2016, figure 8) on the pruned layers of SqueezeNet, one lane, by the cycle
-   model (the RTL would simulate for hours): load balance and stalls against queue depth.
+ResNet-8 on ``asl_again``, 64 rows, S = 16, against the bound that no such array beats: per node
+``max(MACs in the image / rows, broadcasts, P elements / S) + 60``. A delta is broadcast once per edge for which it
+meets a tap, in vector mode S deltas at once. Frame by frame (all projections direct), exact, hold 2, hold 4. ``--rtl``
+also runs the RTL in compiled simulation (minutes to build the first time). Pruned weights: ``benchmarks/pruned.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from host.compiler import Program, compile_graph
 from host.cycles import CycleModel, observed_frame
 from host.network import Network
 from host.onnx_import import import_onnx
-from host.quantiser import pixel_code, quantise
+from host.quantiser import Weights, pixel_code, quantise
 from host.sidecar import preset
 from host.video import open_source, sample_frames
 from hw.config import PRESETS
@@ -32,19 +30,19 @@ from sim.graph import Graph
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CLIP = SHARED / "clips" / "asl_again_640x480_77f.mp4"
-RESNET, SQUEEZENET = "mlperftiny_resnet8_cifar10", "squeezenet10_deepcompression"
+RESNET = "mlperftiny_resnet8_cifar10"
 MODES = {"frame by frame": None, "exact": 0, "hold 2": 2, "hold 4": 4}
-DEPTHS = (1, 2, 4, 8, 16, 32)
 STEP = 60
 """Cycles that the bound allows a step beyond its work."""
 
 
-def load(stem: str, frames: int, calibration: int = 16) -> tuple[Network, list[np.ndarray]]:
+def load(stem: str, frames: int, calibration: int = 16,
+         weights: Weights = "auto") -> tuple[Network, list[np.ndarray]]:
     """A network of ../shared/models in integers, and codes of the clip's first frames."""
     network, sidecar = import_onnx(SHARED / "models" / f"{stem}.onnx"), preset(stem)
     arrays = (sidecar.input.apply(f, network.input) for f in sample_frames(CLIP, calibration))
     code = pixel_code(sidecar.input.mean, sidecar.input.scale)
-    network = quantise(network, calibrate(network, arrays), input_code=code)
+    network = quantise(network, calibrate(network, arrays), weights=weights, input_code=code)
     code = network.graph.tensors[network.graph.input].code
     return network, [network.input.to_codes(sidecar.input.apply(f, network.input), code)
                      for f in islice(open_source(CLIP), frames)]
@@ -69,7 +67,7 @@ def resnet8(frames: int, rtl: bool) -> str:
     lines = [f"| ResNet-8, `asl_again` frames 1-{frames} | bound | predicted | RTL | RTL / bound | array efficiency |",
              "|---|---|---|---|---|---|"]
     for name, threshold in MODES.items():
-        graph = network.graph if threshold is not None else _direct(network.graph)
+        graph = network.graph if threshold is not None else direct(network.graph)
         program = compile_graph(graph, PRESETS["sim64"])
         model = GoldenModel(graph, threshold or 0)
         results, changes = zip(*(observed_frame(model, c) for c in codes), strict=True)
@@ -85,7 +83,8 @@ def resnet8(frames: int, rtl: bool) -> str:
     return "\n".join(lines)
 
 
-def _direct(graph: Graph) -> Graph:
+def direct(graph: Graph) -> Graph:
+    """The graph frame by frame: nothing is kept, the non-zero values are sent."""
     return graph.with_parts(projections={k: replace(p, mode="direct") for k, p in graph.projections.items()})
 
 
@@ -104,55 +103,22 @@ def _counted(program: Program, codes: Iterable[np.ndarray], threshold: int) -> l
     return cycles
 
 
-def queues() -> str:
-    """Table 2: the layers that walk more cycles than anything else, at every depth."""
-    network, codes = load(SQUEEZENET, 2, 4)
-    program = compile_graph(network.graph, PRESETS["sim64x1"], fit=True)
-    model = GoldenModel(network.graph)
-    changes = [observed_frame(model, c)[1] for c in codes]
-    balance, stalls = {}, {}
-    for depth in DEPTHS:
-        frames = CycleModel(replace(program, config=program.config.with_(queue_depth=depth))).frames(changes)
-        balance[depth], stalls[depth] = (
-            np.array([a / np.maximum(1, f.steps) for f, a in ((f, getattr(f, k)) for f in frames)])
-            for k in ("words", "broadcast_stalls"))
-    pes = program.config.pes
-    limit = np.array([CycleModel(program).best_balance(c) for c in changes])
-    rows = ["| SqueezeNet, step (deltas of) | feeds | fed | " + " | ".join(f"depth {d}" for d in DEPTHS)
-            + " | limit of the weights |", "|---" * (len(DEPTHS) + 4) + "|"]
-    for number, step in enumerate(program.steps):
-        if not step.edges:
-            continue
-        for f, fed in enumerate(("values", "deltas")):
-            cells = [f"{balance[d][f, number] / pes:.2f} ({stalls[d][f, number]:.0%})" for d in DEPTHS]
-            targets = ", ".join(program.graph.edges[e].target.removesuffix("#P") for e in step.edges)
-            rows.append(f"| {step.tensor} | {targets} | {fed} | " + " | ".join(cells) + f" | {limit[f, number]:.2f} |")
-    return "\n".join(rows)
-
-
-def page(frames: int, rtl: bool, parts: Iterable[str]) -> str:
-    text = ["# Cycles", "", "Written by `python -m benchmarks.cycles`; the cycle model is `host/cycles.py`."]
-    if "resnet8" in parts:
-        text += ["", "## ResNet-8 against the bound", "", resnet8(frames, rtl), "",
-                 "Mean cycles per frame. *RTL*: compiled simulation; the last two columns are of the "
-                 f"{'RTL' if rtl else 'prediction'}. Array efficiency: MACs in the image / (64 rows x cycles)."]
-    if "queues" in parts:
-        text += ["", "## Queue depth", "", queues(), "",
-                 "By the cycle model: load balance = weight words walked / (64 PEs x cycles), and in parentheses the "
-                 "share of the cycles in which a full queue holds the broadcast. *Limit of the weights*: the same with "
-                 "endless queues and nothing else in the way (mean / largest number of words of a PE). *values*: a "
-                 "first frame's non-zero activations, as EIE is fed; *deltas*: the next frame's changes."]
-    return "\n".join(text) + "\n"
+def page(frames: int, rtl: bool) -> str:
+    return "\n".join([
+        "# Cycles", "", "Written by `python -m benchmarks.cycles`; the cycle model is `host/cycles.py`. "
+        "Pruned weights, load balance and queue depth: [pruned](pruned.md).", "", "## ResNet-8 against the bound", "",
+        resnet8(frames, rtl), "",
+        "Mean cycles per frame. *RTL*: compiled simulation; the last two columns are of the "
+        f"{'RTL' if rtl else 'prediction'}. Array efficiency: MACs in the image / (64 rows x cycles).", ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rtl", action="store_true", help="run ResNet-8 on the RTL as well")
     parser.add_argument("--frames", type=int, default=29, help="frames of ResNet-8 after the first")
-    parser.add_argument("--part", choices=("resnet8", "queues"), action="append", help="only this (both without)")
     parser.add_argument("-o", "--output", type=Path, help="write the page here too")
     options = parser.parse_args()
-    text = page(options.frames, options.rtl, options.part or ("resnet8", "queues"))
+    text = page(options.frames, options.rtl)
     print(text)
     if options.output:
         options.output.write_text(text)

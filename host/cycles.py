@@ -135,18 +135,21 @@ class CycleModel:
         return [FrameCycles(*(np.array([getattr(w, name) for w in frame], np.int64)
                               for name in ("cycles", "stalls", "count", "words", "walk", "sweep"))) for frame in work]
 
-    def best_balance(self, changes: Changes) -> np.ndarray:
-        """Load balance of every step, float[steps], that only the weights limit: mean / largest number of words
-        that a PE walks (0 where there are none)."""
-        work = [plan.work(changes) for plan in self._plans]
-        return (np.array([w.words for w in work]) / self.program.config.pes
-                / np.maximum(1, [w.walk for w in work]))
+    def limits(self, changes: Changes) -> dict[str, np.ndarray]:
+        """The load balance of every step, float[steps], were one thing alone in the way:
 
-    def estimate(self, changes: Changes) -> int:
-        """Cycles of a frame when nothing but the busiest part of a step counted: walk, broadcast or sweep, and
-        ``LATENCY``. Several times as fast as ``frame``, and good enough to compare two frames."""
+        weights
+            the PE with most words (endless queues);
+        broadcast
+            one delta a cycle;
+        sweep
+            the reads of the sweep.
+        """
         work = [plan.work(changes) for plan in self._plans]
-        return sum(max(w.walk, w.count, w.sweep) + LATENCY for w in work)
+        words = np.array([float(w.words) for w in work]) / self.program.config.pes
+        cycles = {"weights": [(w.columns @ w.plan.table).max() for w in work], "broadcast": [w.count for w in work],
+                  "sweep": [w.plan.words * w.plan.reads for w in work]}
+        return {name: np.minimum(1.0, words / np.maximum(1, c)) for name, c in cycles.items()}
 
 
 class _Tables:
