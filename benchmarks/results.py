@@ -95,7 +95,7 @@ NETWORKS = {
     "SqueezeNet, 64 x 1": Case("squeezenet10_deepcompression", "sim64x1", 2, 10, ("asl_again",)),
     "Pose": Case("tfpose_mnv2small_320x240_frozenbn_asl", "sim64", 2, 10, SIGNER)}
 """Pose is plausible on the signer only. Few frames and clips where the cycle model takes seconds for a frame."""
-TABLES = {"density": lambda: density.table(rtl=False), **{n: partial(shapes.row, n) for n in shapes.NETWORKS}}
+TABLES = {"density": lambda: density.table(rtl=True), **{n: partial(shapes.row, n) for n in shapes.NETWORKS}}
 """What is no network on clips: name -> what makes its Markdown."""
 
 
