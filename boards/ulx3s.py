@@ -17,6 +17,6 @@ BOARDS = (Board(
     config=AcceleratorConfig(pes=8, lanes=4, sweep=8, fifo_depth=64, kinds=("dense8",), max_size=128,
                              projection_words=1536, snapshot_words=8192, weight_words=3072, column_words=192,
                              tap_words=512, axis_words=256, node_words=64, channel_words=64),
-    link=LinkConfig(buffer_bytes=2048, mirror_bytes=16384, timeout=3_200_000),
+    link=LinkConfig(buffer_bytes=4096, mirror_bytes=16384, timeout=3_200_000),
 ),)
 """The variants, default first."""
