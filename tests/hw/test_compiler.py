@@ -103,17 +103,22 @@ def defined(program, number: int, c: int, y: int, x: int) -> dict[tuple[int, int
     return out
 
 
+def check_images(program, seed: int) -> None:
+    """What a delta meets by the images is what the definition says, at random places of every edge."""
+    reader, rng = Reader(program), np.random.default_rng(seed)
+    for number, edge in enumerate(program.graph.edges):
+        c, h, w = program.graph.tensors[edge.source].shape
+        for _ in range(25):
+            at = int(rng.integers(c)), int(rng.integers(h)), int(rng.integers(w))
+            assert reader.macs(number, *at) == defined(program, number, *at)
+
+
 @pytest.mark.parametrize("preset", ["sim1", "sim8", "sim64", "sim64x1"])
 @pytest.mark.parametrize("seed", range(6))
 def test_images_hold_exactly_the_entries_inside_the_image(preset, seed):
     graph = random_graph(seed, Limits(channels=12, size=6, layers=3))
     program = compile_graph(graph, PRESETS[preset], fit=True)
-    reader, rng = Reader(program), np.random.default_rng(seed)
-    for number, edge in enumerate(graph.edges):
-        c, h, w = graph.tensors[edge.source].shape
-        for _ in range(25):
-            at = int(rng.integers(c)), int(rng.integers(h)), int(rng.integers(w))
-            assert reader.macs(number, *at) == defined(program, number, *at)
+    check_images(program, seed)
 
 
 @pytest.mark.parametrize("seed", [1, 15, 33, 45, 51])
@@ -124,12 +129,7 @@ def test_channels_are_dealt_out_evenly(seed, monkeypatch):
     moved = [e for e in graph.edges if program.places[e.target].order is not None]
     assert moved
     assert all(sorted(p.order) == list(range(p.shape[0])) for p in program.places.values() if p.order is not None)
-    reader, rng = Reader(program), np.random.default_rng(seed)
-    for number, edge in enumerate(graph.edges):
-        c, h, w = graph.tensors[edge.source].shape
-        for _ in range(25):
-            at = int(rng.integers(c)), int(rng.integers(h)), int(rng.integers(w))
-            assert reader.macs(number, *at) == defined(program, number, *at)
+    check_images(program, seed)
     monkeypatch.setattr(host.compiler.program, "balanced", lambda graph, config, places: {})
     plain = compile_graph(graph, PRESETS["sim8"], fit=True)
     assert any(a.words < b.words for a, b in zip(program.lowered, plain.lowered, strict=True))

@@ -30,28 +30,33 @@ class Rounding(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("shift", [0, 1, 2, 3, 7, 8, 9, 16, 63])
-def test_halves_go_to_the_even_neighbour(shift):
-    dut, got = Rounding(), []
-    values = range(-(1 << BITS - 1), 1 << BITS - 1)
+def answers(dut, ports: tuple, cases: list[tuple[int, int]], latency: int) -> list[int]:
+    """What a block gives for values at its ports, a case every cycle."""
+    got = []
 
     async def body(ctx):
-        ctx.set(dut.shift, shift)
-        for n in range(len(values) + ROUND_LATENCY):
-            if n < len(values):
-                ctx.set(dut.value, values[n])
-            if n >= ROUND_LATENCY:
+        for n in range(len(cases) + latency):
+            for port, value in zip(ports, cases[min(n, len(cases) - 1)], strict=True):
+                ctx.set(port, value)
+            if n >= latency:
                 got.append(ctx.get(dut.o))
             await ctx.tick()
 
     simulate(dut, body)
+    return got
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2, 3, 7, 8, 9, 16, 63])
+def test_halves_go_to_the_even_neighbour(shift):
+    dut, values = Rounding(), range(-(1 << BITS - 1), 1 << BITS - 1)
+    got = answers(dut, (dut.value, dut.shift), [(v, shift) for v in values], ROUND_LATENCY)
     assert got == [round(Fraction(v, 1 << shift)) for v in values]        # Python rounds exact halves to even
 
 
 @pytest.mark.parametrize("bits", [20, 53])
 def test_wide_values_become_the_same_code(bits):
     """Around codes and halves between them, at the ends of the range, and anywhere: clamped, the result is exact."""
-    dut, got, rng = Rounding(bits), [], np.random.default_rng(bits)
+    dut, rng = Rounding(bits), np.random.default_rng(bits)
     top, code = 1 << bits - 1, 1 << CODE_BITS - 1
     cases = []
     for shift in range(1 << SHIFT_BITS):
@@ -60,16 +65,7 @@ def test_wide_values_become_the_same_code(bits):
         values += [-top, top - 1, 0, -1, *rng.integers(-top, top, 8).tolist()]
         cases += [(v, shift) for v in values if -top <= v < top]
 
-    async def body(ctx):
-        for n in range(len(cases) + ROUND_LATENCY):
-            value, shift = cases[min(n, len(cases) - 1)]
-            ctx.set(dut.value, value)
-            ctx.set(dut.shift, shift)
-            if n >= ROUND_LATENCY:
-                got.append(ctx.get(dut.o))
-            await ctx.tick()
-
-    simulate(dut, body)
+    got = answers(dut, (dut.value, dut.shift), cases, ROUND_LATENCY)
     clamped = [min(max(v, -code), code - 1) for v in got]
     assert clamped == [min(max(round(Fraction(v, 1 << shift)), -code), code - 1) for v, shift in cases]
 
@@ -89,20 +85,11 @@ class Product(wiring.Component):
 @pytest.mark.parametrize("bits", [19, 28, 35])
 def test_products_are_exact(bits):
     """Extremes of factors and limbs, and anything."""
-    dut, got, rng, top = Product(bits), [], np.random.default_rng(bits), 1 << bits - 1
+    dut, rng, top = Product(bits), np.random.default_rng(bits), 1 << bits - 1
     ends = [-top, top - 1, 0, 1, -1, 0x1FFFF, -0x20000, 0x20000]
     factors = [-(1 << 23), (1 << 23) - 1, 0, 1, -1, 0x1FFFF, -0x20000]
     pairs = [(a, b) for a in ends if -top <= a < top for b in factors]
     pairs += [(int(rng.integers(-top, top)), int(rng.integers(-(1 << 23), 1 << 23))) for _ in range(300)]
 
-    async def body(ctx):
-        for n in range(len(pairs) + MULTIPLY_LATENCY):
-            a, b = pairs[min(n, len(pairs) - 1)]
-            ctx.set(dut.a, a)
-            ctx.set(dut.b, b)
-            if n >= MULTIPLY_LATENCY:
-                got.append(ctx.get(dut.o))
-            await ctx.tick()
-
-    simulate(dut, body)
+    got = answers(dut, (dut.a, dut.b), pairs, MULTIPLY_LATENCY)
     assert got == [a * b for a, b in pairs]
