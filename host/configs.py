@@ -120,7 +120,7 @@ def frame_reads(program: Program) -> tuple[Region, ...]:
 def link_needs(program: Program) -> tuple[int, int]:
     """(input channels, bytes of the mirror) so that frame and outputs travel as changes."""
     c, h, w = device_program(program).input.shape
-    outputs = sum(r.units * r.words * read_bytes(program.layouts, r.space) for r in frame_reads(program)[:-1])
+    outputs = sum(r.units * r.words * read_bytes(program.layouts, r.space) for r in frame_reads(program) if r.changes)
     return c, c * h * w + outputs
 
 
