@@ -2,7 +2,7 @@
 
 ``pruned`` sets the smallest weights of every layer to 0; the quantiser then shares the others by k-means (``weights =
 "codebook16"`` or ``"codebook256"``), and the compiler stores them in CSC form. ``layers`` says what that did to every
-layer. A network that comes pruned and shared is left as it is.
+layer, ``outputs_sqnr`` what it did to the outputs. A network that comes pruned and shared is left as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from host.errors import UserError
 from host.network import Network
 from host.quantiser import decoded_weights, is_pruned_and_shared
 from hw.config import INDEX_BITS
+from sim.float_model import FloatModel
+from sim.golden import GoldenModel
 from sim.graph import Edge
 
 SMALLEST = 512
@@ -119,6 +121,26 @@ def csc_entries(edge: Edge) -> int:
     gap = np.diff(row, prepend=-1) - 1
     first = np.diff(column, prepend=-1) != 0
     return len(row) + int((np.where(first, row, gap) >> INDEX_BITS).sum())
+
+
+def outputs_sqnr(original: Network, compressed: Network, arrays: Iterable[np.ndarray]) -> tuple[str, str]:
+    """What is left of the outputs: signal to noise ratio in dB over ONNX input arrays, of the pruned network in real
+    numbers, and of its integers (shared and rounded).
+
+    The signal is ``original`` in real numbers, the network as imported. Outputs are those of the accelerator, before
+    what runs on the host; all of them together.
+    """
+    models = [FloatModel(network.graph) for network in (original, compressed)]
+    golden, code = GoldenModel(compressed.graph), compressed.graph.tensors[compressed.graph.input].code
+    signal, pruning, both = np.zeros(3)
+    for array in arrays:
+        wanted, floats = (model.outputs(original.input.to_real(array)) for model in models)
+        integers = golden.frame(compressed.input.to_codes(array, code)).outputs
+        for name, value in wanted.items():
+            signal += np.square(value).sum()
+            pruning += np.square(floats[name] - value).sum()
+            both += np.square(integers[name] - value).sum()
+    return db(signal, pruning), db(signal, both)
 
 
 def db(energy: float, error: float) -> str:

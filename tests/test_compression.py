@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,14 @@ import onnx
 import pytest
 from onnx import helper
 
+from benchmarks.fidelity import run_onnx
 from host.cli import main
-from host.compression import SMALLEST, csc_entries, is_prunable, layers, pruned
+from host.compression import SMALLEST, csc_entries, is_prunable, layers, outputs_sqnr, pruned
 from host.errors import UserError
 from host.rrm_file import load
 from host.session import open_model, quantised
+from sim.float_model import FloatModel
+from sim.golden import GoldenModel
 from sim.graph import Edge
 from tests.networks import model_path
 from tests.networks import quantised as shared
@@ -99,7 +103,9 @@ def test_compile_makes_the_deep_compression_form(codebook, imported, wide_onnx, 
     out = tmp_path / "small.rrm"
     assert main(["compile", str(wide_onnx), "--calibrate", str(tiny_clip), "--prune", "0.6", "--codebook", codebook,
                  "-o", str(out)]) == 0
-    assert "weights as compressed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "weights as compressed" in printed
+    assert re.search(r"outputs: SQNR [0-9.]+ dB against .* \([0-9.]+ dB by pruning alone\), on \d+ calibration", printed)
     graph = load(out).network.graph
     for before, edge in zip(imported.network.graph.edges, graph.edges, strict=True):
         assert edge.codebook_bits == {"16": 4, "256": 8}[codebook]
@@ -125,6 +131,23 @@ def test_errors_are_sums_of_squares_and_sizes_add_up(imported, tiny_clip):
         assert found.pruning_error == pytest.approx(((before.weight - after.weight) ** 2).sum(), rel=1e-9)
         assert found.bits == entries(after) * 8 + 16 * found.values
         assert found.zeros == (after.weight_code == 0).sum()
+
+
+def test_what_is_left_of_the_outputs_is_against_the_network_as_imported(imported, wide_onnx, tiny_clip):
+    """The float network is onnxruntime's, from the file."""
+    from host.video import sample_frames
+
+    frames = sample_frames(tiny_clip, 4)
+    network = quantised(replace(imported, network=pruned(imported.network, 0.6)), frames, "codebook16").network
+    arrays = [imported.sidecar.input.apply(f, network.input) for f in frames]
+    wanted = np.stack([run_onnx(wide_onnx, [a])[0]["y"] for a in arrays]).astype(np.float64)
+    golden, code = GoldenModel(network.graph), network.graph.tensors[network.graph.input].code
+    integers = [golden.frame(network.input.to_codes(a, code)).outputs["y"] for a in arrays]
+    floats = [FloatModel(network.graph).outputs(network.input.to_real(a))["y"] for a in arrays]
+    shown = [float(x) for x in outputs_sqnr(imported.network, network, arrays)]
+    for value, found in zip(shown, (floats, integers), strict=True):
+        assert 0 < value == pytest.approx(10 * np.log10((wanted ** 2).sum() / ((found - wanted) ** 2).sum()), abs=0.051)
+    assert shown[1] < shown[0]
 
 
 @pytest.mark.parametrize("options, message", [

@@ -23,6 +23,7 @@ from host.simulator.frames import FrameRunner
 from hw.config import PRESETS
 from hw.layouts import StepKind
 from sim.golden import GoldenModel
+from sim.graph import Code, Edge, Graph, Output, Projection, Read, Tensor
 from tests.networks import onnx_arrays, quantised
 from tests.random_graphs import Limits, random_clip, random_graph
 
@@ -150,6 +151,37 @@ def test_weight_words_walked():
             stats = [result.edges[e] for e in step.edges]
             assert counted >= sum(s.macs_nonzero_weights for s in stats)
             assert counted == 0 or any(s.macs for s in stats)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_walk_is_that_of_the_fullest_pe(config):
+    """Between an even share of the words and all of them, and within the step; mostly more than an even share."""
+    pes, uneven, walked = CONFIGS[config].pes, 0, 0
+    for r in random_runs(config):
+        for f in CycleModel(r.program).frames(r.changes):
+            assert (f.words <= pes * f.walk).all()
+            assert (f.walk <= f.words).all()
+            assert (f.walk <= f.steps).all()
+            uneven += np.count_nonzero(f.words < pes * f.walk)
+            walked += np.count_nonzero(f.words)
+    assert uneven > 0.5 * walked > 0
+
+
+def test_the_walk_of_rows_that_are_not_equally_full():
+    """A codebook layer of 8 rows on 8 PEs; row 3 has a weight for each of the 12 inputs, the others for the first."""
+    weight = np.zeros((8, 12, 1, 1), np.int32)
+    weight[:, 0], weight[3] = 1, 1
+    edge = replace(Edge.conv("x", "y", weight.astype(float)), weight_code=weight.swapaxes(0, 1), codebook_bits=4)
+    index = np.arange(8).reshape(1, 8, 1, 1)
+    graph = Graph("fc", "x", {"x": Tensor("x", (12, 1, 1), Code(1.0, -128, 127))},
+                  {"y": Projection("y", (8, 1, 1), np.ones(8))}, (edge,), (),
+                  (Output("y", index.shape, (Read("y", np.zeros(8)),), index),))
+    graph.validate()
+    model, sent = CycleModel(compile_graph(graph, CONFIGS["lanes1"])), np.arange(12) >= 7
+    for mask, words, walk in ((sent, 5, 5), (~sent, 14, 7)):
+        masks = {"x": mask[:, None, None]}
+        frame = model.frame(Changes(False, masks, masks))
+        assert (frame.words.tolist(), frame.walk.tolist()) == ([0, words], [0, walk])
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -93,6 +93,11 @@ def compile_network(
     found = compression.layers(original, model.network)
     if prune is not None or any(layer.codebook_bits for layer in found):
         show(compression.table(found, original.name))
+        if samples:
+            arrays = (model.sidecar.input.apply(frame, original.input) for frame in samples)
+            pruning, both = compression.outputs_sqnr(original, model.network, arrays)
+            print(f"  outputs: SQNR {both} dB against the network as imported"
+                  + (f" ({pruning} dB by pruning alone)" if prune else "") + f", on {len(samples)} calibration frames")
     if accelerator is not None:
         program = accelerator.compile(model.network.graph)
         model = replace(model, sections={**model.sections, SECTION: to_section(program)})
