@@ -105,7 +105,7 @@ def test_compile_makes_the_deep_compression_form(codebook, imported, wide_onnx, 
                  "-o", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "weights as compressed" in printed
-    assert re.search(r"outputs: SQNR [0-9.]+ dB against .* \([0-9.]+ dB by pruning alone\), on \d+ calibration", printed)
+    assert re.search(r"outputs: SQNR [0-9.]+ dB against .* \([0-9.]+ dB by pruning alone\), on ", printed)
     graph = load(out).network.graph
     for before, edge in zip(imported.network.graph.edges, graph.edges, strict=True):
         assert edge.codebook_bits == {"16": 4, "256": 8}[codebook]
