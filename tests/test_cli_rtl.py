@@ -70,6 +70,21 @@ def test_the_rtl_gives_what_the_model_gives(here, capsys, tiny_onnx, tiny_clip, 
         assert part in printed
 
 
+def test_two_simulators_in_chunks_give_what_one_gives(here, capsys, compiled, tiny_clip):
+    one, expected = infer(tiny_clip, compiled, None, "one", "--frames", "6")
+    capsys.readouterr()
+    two, outputs = infer(tiny_clip, compiled, None, "two", "--frames", "6", "--chunks", "2")
+    printed = capsys.readouterr().out
+    assert list(outputs) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(outputs[name], value)
+    assert [line["detections"] for line in two] == [line["detections"] for line in one]
+    assert [line["frame"] for line in two] == list(range(6))
+    assert [line["frame"] for line in two if line["refresh"]] == [0, 3]
+    assert all(line["cycles"] > 0 and line["link_received"] > 0 for line in two)
+    assert "simulated cycles/s" in printed
+
+
 def test_a_compiled_file_runs_its_own_program(here, capsys, compiled, tiny_clip):
     model, expected = infer(tiny_clip, compiled, "model", "model", "--frames", "3")
     ours, outputs = infer(tiny_clip, compiled, None, "rtl", "--frames", "3")
