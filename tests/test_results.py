@@ -63,6 +63,23 @@ def test_a_cell():
     assert "## More\n\ntext\n" in text
 
 
+def test_where_the_goal_is_reached_is_summed_up():
+    def row(eq10: float, cycles: float) -> dict[str, float]:
+        parts = {f"cycles_{way}_{part}": 0.0 for way in ("rrm", "scratch") for part in PARTS}
+        return parts | {"speedup_eq10": eq10, "speedup_cycles": 1000 / cycles, "cycles_rrm": cycles,
+                        "cycles_rrm_sweep": cycles - 1000 / eq10, "cycles_rrm_work": 1000 / eq10,
+                        "cycles_scratch_work": 1000.0}
+
+    cells = {("A", "moves"): {"exact": row(1.5, 700.0), "hold 2": row(4, 265.0)},
+             ("A", "still"): {"exact": row(3, 400.0), "hold 2": row(20, 200.0)},
+             ("B", "moves"): {"exact": row(2, 1000.0), "hold 2": row(2, 500.0)}}
+    assert results_page._reached(cells)[2:] == [
+        "| A | exact | 1 of 2 | 1.50 | 3.00 | 0.833 | still | sweep 17% | 200 (5.0) |",
+        "| A | hold 2 | 1 of 2 | 4.00 | 20.00 | 0.250 | still | sweep 75% | 200 (5.0) |",
+        "| B | exact | 0 of 1 |  | 2.00 | 0.500 | moves | sweep 50% | 500 (2.0) |",
+        "| B | hold 2 | 1 of 1 | 2.00 |  | 1.000 | moves |  | 500 (2.0) |"]
+
+
 def test_causes_are_named_by_what_exceeds_the_bound():
     row = {"speedup_eq10": 4.0, "cycles_rrm": 1000.0} | {
         f"cycles_{way}_{part}": 0.0 for way in ("rrm", "scratch") for part in PARTS}
