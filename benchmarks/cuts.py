@@ -70,10 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, help="write the page here too")
     options = parser.parse_args()
-    lines = ["# Scene cuts", "", *__doc__.strip().splitlines()[2:], "",
-             "| network | threshold | dearest cut, deltas | dearest cut, auto | clip, auto | refreshes of cuts "
-             "(frames) | "
-             "only cuts: dearest, deltas | dearest, auto | clip, auto | refreshes of cuts (frames) |",
+    lines = ["# Scene cuts", "", "Written by `python -m benchmarks.cuts`.", "", *__doc__.strip().splitlines()[2:], "",
+             "| network | threshold | dearest cut, deltas | dearest cut, auto | clip, auto "
+             "| refreshes of cuts (frames) | only cuts: dearest, deltas | dearest, auto | clip, auto "
+             "| refreshes of cuts (frames) |",
              "|---" * 10 + "|"]
     for stem in (RESNET, VWW):
         for threshold in (0, 2, 4):
