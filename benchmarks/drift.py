@@ -3,7 +3,8 @@
 Networks of ../shared on one clip each, on the integer model. Error is ``||y - y0|| / ||y0||`` over the accelerator's
 outputs, y0 those of the exact run. The error model H of every network (``rrm-fpga fit-error``) is fitted on the other
 three clips, up to 120 frames of each, at thresholds 2, 4 and 8; no run but that with AECS refreshes after its first
-frame. Density is the share of the dense MACs that is done, the refreshes included.
+frame, unless an accumulator could wrap otherwise. Density is the share of the dense MACs that is done, the refreshes
+included.
 
 Above the limit: share of the frames whose error is, and in parentheses of those that H, too, says so of. The latter
 are the frames with which the limit is crossed: their outputs are out before the refresh, which is the next frame. In
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from host.aecs import SECTION, ErrorModel, relative_error
+from host.aecs import QUANTILE, SECTION, ErrorModel, relative_error
 from host.charts import error_chart
 from host.drift import Drift
 from host.rrm_file import Model
@@ -60,7 +61,7 @@ def clip(key: str, noise: float, frames: int | None) -> list[np.ndarray]:
         return list(islice(source, frames))
 
 
-def prepared(stem: str, key: str, noise: float) -> Model:
+def prepared(stem: str, key: str, noise: float, quantile: float) -> Model:
     """The network, calibrated on its clip, with an error model fitted on the others."""
     path = SHARED / "clips" / f"{CLIPS[key]}.mp4"
     model = quantised(open_model(SHARED / "models" / f"{stem}.onnx", preset=stem),
@@ -71,7 +72,7 @@ def prepared(stem: str, key: str, noise: float) -> Model:
         for frame in clip(other, noise, FITTED):
             drift.add(frame)
         pairs += [p for own in drift.pairs.values() for p in own]
-    return replace(model, sections={SECTION: ErrorModel.fit(pairs).to_section()})
+    return replace(model, sections={SECTION: ErrorModel.fit(pairs, quantile).to_section()})
 
 
 def run(model: Model, name: str, arrays: Sequence[np.ndarray], exact: Sequence[dict], **options) -> Run:
@@ -86,9 +87,9 @@ def run(model: Model, name: str, arrays: Sequence[np.ndarray], exact: Sequence[d
     return Run(name, np.array(errors), np.array(predicted, float), np.array(density), refreshes)
 
 
-def measure(stem: str, key: str, noise: float, frames: int | None) -> dict[str, Run]:
+def measure(stem: str, key: str, noise: float, frames: int | None, quantile: float) -> dict[str, Run]:
     """All runs of a case by name."""
-    model = prepared(stem, key, noise)
+    model = prepared(stem, key, noise, quantile)
     arrays = [model.sidecar.input.apply(f, model.network.input) for f in clip(key, noise, frames)]
     session = Session(model, refresh="never")
     exact = [dict(session.infer_array(a)[1].detail.outputs) for a in arrays]
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the page here too, and its chart beside it")
     parser.add_argument("--frames", type=int, help="at most so many frames of each clip")
     parser.add_argument("--network", choices=(RESNET, VWW, ULTRAFACE), action="append", help="only this one")
+    parser.add_argument("--quantile", type=float, default=QUANTILE, help="as of rrm-fpga fit-error")
     options = parser.parse_args()
     lines = ["# Hold or truncate", "", "Written by `python -m benchmarks.drift`.", "",
              *__doc__.strip().splitlines()[2:]]
@@ -126,7 +128,7 @@ def main() -> None:
         if options.network and stem not in options.network:
             continue
         began = time.perf_counter()
-        runs = measure(stem, key, noise, options.frames)
+        runs = measure(stem, key, noise, options.frames, options.quantile)
         with_noise = f", noise sigma {noise:g}" if noise else ""
         title = f"{stem} on {CLIPS[key]}{with_noise}"
         lines += ["", f"## {title}", "", *table(runs)]
