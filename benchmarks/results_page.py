@@ -39,7 +39,8 @@ Written by `python -m benchmarks.results -o docs/results.md`; every figure is fr
 - *With the link*: 100 MHz, 6 Mbaud (the Arty's), one after the other; frame by frame sends changed bytes only, too.
 - SQNR and agreement are against the float network in onnxruntime, error is |y - y0| / |y0| against the exact run.
   Agreement is that of the decisions: the best class; boxes with an overlap of .5, body parts within 2% of the diagonal,
-  2 x pairs / all.
+  2 x pairs / all. The decisions of the pose network do not survive int8 ([fidelity](fidelity.md)): its rows are about
+  work and cycles only.
 """
 REACHED = """\
 In how many clips the speed-up in cycles is at least that part of eq. 10's, and up to which speed-up of eq. 10; the
