@@ -189,11 +189,12 @@ def _quantise_projection(graph: Graph, p: Projection, edges: tuple[Edge, ...], t
         scale = np.maximum(_codebook_scale(graph, edges, inputs, shared, p), floor)
         codes = [np.rint(w / _by_row(scale, e)).astype(np.int32) for e, w in zip(edges, shared, strict=True)]
         return replace(p, scale=scale), codes, 4 if entries == 16 else 8
-    scale = _int8_scale(p, edges, unit, energy)
-    codes = _int8_codes(edges, unit, scale, floor)
-    width = max(_row_bounds(edges, codes, inputs, p.shape[0])[1].max() / (1 << (graph.accumulator_bits - 1)), 1.0)
-    scale = np.maximum(scale * width, floor)
-    return replace(p, scale=scale), _int8_codes(edges, unit, scale, floor), None
+    scale = np.maximum(_int8_scale(p, edges, unit, energy), floor)
+    codes, room = _int8_codes(edges, unit, scale), (1 << (graph.accumulator_bits - 1)) - 1
+    while ((bound := _row_bounds(edges, codes, inputs, p.shape[0])[1]) > room).any():
+        scale = np.where(bound > room, scale * np.maximum(bound / room, 1 + 1 / 127), scale)
+        codes = _int8_codes(edges, unit, scale)                # rounding and clipping change with the scale
+    return replace(p, scale=scale), codes, None
 
 
 def _by_row(per_row: np.ndarray, e: Edge) -> np.ndarray:
@@ -215,9 +216,7 @@ def _row_max(edges: tuple[Edge, ...], values: list[np.ndarray], rows: int) -> np
     return top
 
 
-def _int8_codes(edges: tuple[Edge, ...], unit: list[np.ndarray], scale: np.ndarray, floor: float | np.ndarray,
-                ) -> list[np.ndarray]:
-    scale = np.maximum(scale, floor)
+def _int8_codes(edges: tuple[Edge, ...], unit: list[np.ndarray], scale: np.ndarray) -> list[np.ndarray]:
     return [np.clip(np.rint(w / _by_row(scale, e)), -127, 127).astype(np.int32)
             for e, w in zip(edges, unit, strict=True)]
 
@@ -233,7 +232,7 @@ def _int8_scale(p: Projection, edges: tuple[Edge, ...], unit: list[np.ndarray], 
     for factor in SCALE_FACTORS[::-1]:
         scale = top * factor / 127
         error = np.zeros(rows)
-        for e, w, code in zip(edges, unit, _int8_codes(edges, unit, scale, 0.0), strict=True):
+        for e, w, code in zip(edges, unit, _int8_codes(edges, unit, scale), strict=True):
             cost = energy[e.source][e.channels] if e.source in energy else np.ones(len(e.channels))
             np.add.at(error, e.rows, np.square(code * _by_row(scale, e) - w).sum(axis=(2, 3)) * cost[:, None])
         better = error < least

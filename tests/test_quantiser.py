@@ -10,7 +10,14 @@ import pytest
 from host.calibration import calibrate
 from host.errors import UserError
 from host.network import Network, NetworkInput
-from host.quantiser import accumulator_width, pixel_code, quantise, range_code, refresh_interval
+from host.quantiser import (
+    _projection_bounds,
+    accumulator_width,
+    pixel_code,
+    quantise,
+    range_code,
+    refresh_interval,
+)
 from sim.float_model import FloatModel
 from sim.golden import GoldenModel
 from sim.graph import Code, Edge, Geometry, Graph, Node, Operand, Output, Pool, Projection, Read, Tensor
@@ -159,6 +166,21 @@ def test_float_networks_are_scaled_into_narrow_accumulators(rng):
     narrow = replace(network, graph=replace(network.graph, accumulator_bits=16))
     graph = quantise(narrow, calibrate(network, images(rng, 4))).graph
     assert max(accumulator_width(graph).values()) <= 16
+
+
+@pytest.mark.parametrize("bits", range(12, 20))
+def test_scaling_goes_on_until_the_codes_fit(bits):
+    """Codes that were clipped are not when the scale grows, so one step is not always enough; rows that fit stay."""
+    for seed in range(5):
+        network = small_network(np.random.default_rng(seed))
+        calibration = calibrate(network, images(np.random.default_rng(seed), 4))
+        wide = quantise(network, calibration).graph
+        graph = quantise(replace(network, graph=replace(network.graph, accumulator_bits=bits)), calibration).graph
+        assert max(accumulator_width(graph).values()) <= bits
+        for name, p in graph.projections.items():
+            grown = p.scale / wide.projections[name].scale
+            bounds = _projection_bounds(wide, wide.projections[name])[1]
+            assert ((grown > 1) == (bounds >= 1 << bits - 1)).all()
 
 
 def test_refresh_interval_bounds_the_truncation_drift(rng):
