@@ -38,13 +38,13 @@ filter = "area"
 kind = "keypoints"
 output = "logits"  # [1, cell*cell, H/cell, W/cell]: the pixels of each cell, row by row; "none" has the logit 0
 cell = {cell}
-threshold = {threshold}  # least score (probability of a corner at a pixel, summed over 3x3)
+threshold = {threshold}  # least score: probability of a corner in 3x3 pixels times its share of that within the radius
 radius = 3  # pixels: the best score within it survives
 top = 300  # at most so many
 """
 
 
-def save_network(path: Path, layers: list[Layer], size: tuple[int, int], threshold: float = 0.25) -> None:
+def save_network(path: Path, layers: list[Layer], size: tuple[int, int], threshold: float = 0.15) -> None:
     """Write ``path`` (.onnx, opset 13, fixed shapes, batch 1) and the ``.toml`` beside it."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper

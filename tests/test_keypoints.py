@@ -68,6 +68,18 @@ def test_non_maximum_suppression_threshold_and_top():
     assert find_corners(heat, 0.95, 3, 100).shape == (0, 3)
 
 
+def test_heat_along_an_edge_scores_less_than_a_corner_of_less_heat():
+    """Pixels of .2 in a row: a 3x3 window has .6 of the 1.4 within 3 pixels, and scores .6 * .6 / 1.4 = .257; a pixel
+    of .3 with nothing near it scores .3."""
+    heat = np.zeros((32, 48))
+    heat[10] = 0.2
+    heat[20, 35] = 0.3
+    inner = [tuple(f) for f in find_corners(heat, 0.2, 3, 100) if 4 < f[0] < 43]
+    np.testing.assert_allclose(inner[0], [35, 20, 0.3])
+    assert len(inner) > 1
+    np.testing.assert_allclose([score for *_, score in inner[1:]], 0.36 / 1.4)
+
+
 def test_equal_neighbours_give_one_corner():
     heat = np.zeros((32, 32))
     heat[10, 10] = heat[10, 11] = 0.4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -43,15 +43,19 @@ def heat_map(logits: np.ndarray, cell: int) -> np.ndarray:
 def find_corners(heat: np.ndarray, threshold: float, radius: int, top: int) -> np.ndarray:
     """Corners of a heat map [H, W]: float64[N, 3] of x, y, score, best first; (0, 0) is a pixel's centre.
 
-    The score is the probability summed over 3x3 pixels, since a corner between pixels shares itself among
-    them, across cells as well. A pixel stays when its score is at least ``threshold`` and the best within
-    ``radius`` pixels (a square); its place is the centroid of the 3x3 probabilities. At most ``top`` remain.
+    A pixel's mass is the probability summed over 3x3 pixels, since a corner between pixels shares itself among
+    them, across cells as well. Its score is the mass times the mass's share of the heat within ``radius`` pixels (a
+    square): heat that lies along an edge makes no good corner anywhere on it. A pixel stays when its score is at
+    least ``threshold`` and the best of that square; its place is the centroid of the 3x3 probabilities. At most
+    ``top`` remain.
     """
     mass, rows, columns = _moments(heat)
-    y, x = np.nonzero((mass >= threshold) & (mass == _maximum(mass, radius)) & (mass > 0))
-    order = np.argsort(-mass[y, x], kind="stable")
+    around = _over(heat, radius, np.sum)
+    score = np.divide(mass**2, around, out=np.zeros_like(mass), where=around > 0)
+    y, x = np.nonzero((score >= threshold) & (score == _over(score, radius, np.max)) & (score > 0))
+    order = np.argsort(-score[y, x], kind="stable")
     y, x = y[order], x[order]
-    found = np.stack([x + columns[y, x] / mass[y, x], y + rows[y, x] / mass[y, x], mass[y, x]], axis=1)
+    found = np.stack([x + columns[y, x] / mass[y, x], y + rows[y, x] / mass[y, x], score[y, x]], axis=1)
     found = found[_apart(found, radius)][:top]
     return np.column_stack([found[:, :2], np.minimum(found[:, 2], 1.0)])
 
@@ -66,11 +70,11 @@ def _moments(heat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             sum(dx * part for (_, dx), part in shift.items()))
 
 
-def _maximum(image: np.ndarray, radius: int) -> np.ndarray:
-    """Largest value within ``radius`` pixels on both axes."""
+def _over(image: np.ndarray, radius: int, reduce: Callable[..., np.ndarray]) -> np.ndarray:
+    """Sum or largest value (``reduce``) within ``radius`` pixels on both axes; beyond its edge the image is 0."""
     for axis in (0, 1):
         padded = np.pad(image, [(radius, radius) if a == axis else (0, 0) for a in (0, 1)])
-        image = np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1, axis).max(axis=-1)
+        image = reduce(np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1, axis), axis=-1)
     return image
 
 
@@ -138,7 +142,7 @@ class Keypoints(Head):
     kind: ClassVar[str] = "keypoints"
     output: str = ""
     cell: int = 8
-    threshold: float = 0.25
+    threshold: float = 0.15
     radius: int = 3
     top: int = 300
     trail: int = 12
