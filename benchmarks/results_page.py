@@ -44,10 +44,10 @@ Written by `python -m benchmarks.results -o docs/results.md`; every figure is fr
 """
 REACHED = """\
 In how many clips the speed-up in cycles is at least that part of eq. 10's, and up to which speed-up of eq. 10; the
-least part, in which clip, and to what the cycles were lost there. *Quietest frame*: the fewest cycles of a frame by any
-rule in any clip, nearly all of them sweep, and what speed-up that is. Eq. 10 counts MACs alone, so it has no limit, but
-the sweep looks at every element in every frame: where much moves it hides behind the MACs; where little does it is what
-a frame costs, and no rule gets beyond the quietest frame.
+least part, in which clip, and to what the cycles were lost there. *Quietest*: the fewest cycles that a frame takes on
+average, by any rule in any clip, nearly all of them sweep, and what speed-up that is. Eq. 10 counts MACs alone, so it
+has no limit, but the sweep looks at every element in every frame: where much moves it hides behind the MACs; where
+little does it is what a frame costs, and no rule gets much beyond the quietest.
 """
 
 
@@ -67,7 +67,7 @@ def page(cells: Cells, frames: Mapping[str, int], sections: Mapping[str, str] = 
 
 def _reached(cells: Cells) -> list[str]:
     """A row per network and rule."""
-    lines = ["| network | rule | reached | reached up to | missed from | least | in | lost to | quietest frame |",
+    lines = ["| network | rule | reached | reached up to | missed from | least | in | lost to | quietest |",
              "|---|---|---|---:|---:|---:|---|---|---|"]
     for name in dict.fromkeys(network for network, _ in cells):
         own = {clip: rules for (network, clip), rules in cells.items() if network == name}
