@@ -54,7 +54,7 @@ little does it is what a frame costs, and no rule gets much beyond the quietest.
 def page(cells: Cells, frames: Mapping[str, int], sections: Mapping[str, str] = {}) -> str:
     """The page; ``sections``: title -> Markdown to put behind the tables."""
     revisions = sorted({row["revision"] for rules in cells.values() for row in rules.values() if "revision" in row})
-    parts = [INTRODUCTION, f"Measured at revision {', '.join(revisions) or 'unknown'}.", "",
+    parts = [INTRODUCTION, f"Clips measured at revision {', '.join(revisions) or 'unknown'}.", "",
              f"## Whether {GOAL:g} of eq. 10 is reached", "", REACHED, *_reached(cells), "",
              "## Sparsity, as in the paper's tables", "", *_sparsity(cells), "## Every row", ""]
     for name, count in frames.items():
