@@ -117,7 +117,7 @@ def page(count: int, rtl: bool) -> str:
         frames = (count + 1) * len(SCENES) * len(RULES)
         text += ["", f"In all {frames} frames of each network the RTL's keypoints were those of the golden model: the "
                  "same places and scores, bit for bit. Where much of the picture changes, the RTL takes longer than "
-                 "predicted, in the first layer's step alone: that waits for the link's packets, a byte a cycle, while the "
+                 "predicted, in the first layer's step alone: that waits for the link's packets, a byte a cycle; the "
                  "model takes a frame's changes to come without a gap."]
     columns = ["scene", "noise", "rule", "MACs", *["RTL"] * rtl, "predicted", "frames/s", "again", "as exact"]
     head = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
