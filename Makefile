@@ -69,4 +69,5 @@ verify-mutations: $(VENV)/installed-test
 # All networks, rules and sizes of the array; hours. A part: python -m tests.verify_networks --help
 verify-networks: $(VENV)/installed-test
 	$(BIN)/python -m tests.verify_networks
+	$(BIN)/python -m tests.verify_networks resnet8 resnet8-qdq --config arty_a7_100
 	$(BIN)/python -m tests.verify_networks resnet8 vww-sparse83 --config sim64x1 sim64x2 sim8 sim1 --frames 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +78,10 @@ class Build:
         return finish()
 
     def _ecp5(self, seeds: Sequence[int]):
-        runs = [ecp5.place_and_route(self.board, self.folder, TOP, seed, self.progress) for seed in seeds]
+        # nextpnr uses one core; the seeds know nothing of each other
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            runs = list(pool.map(lambda seed: ecp5.place_and_route(self.board, self.folder, TOP, seed, self.progress),
+                                 seeds))
         best = max(runs, key=lambda r: r["fmax_mhz"])
         return runs, lambda: ecp5.pack(self.folder, TOP, best["seed"], self.progress)
 

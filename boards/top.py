@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out, connect
 
 from boards.board import Board
 from boards.clocking import Pll, drive_sync
+from hw.queue import Queue
 from hw.uart import Uart
 
 AFTERGLOW_HZ = 10
@@ -71,8 +72,10 @@ class SerialDesign(wiring.Component):
         m.submodules.design = design = self.design
         m.submodules.busy = busy = Lamp(cycles=self.clock_hz // AFTERGLOW_HZ)
         m.submodules.error = error = Lamp(cycles=self.clock_hz // AFTERGLOW_HZ)
+        m.submodules.leaving = leaving = Queue(8, depth=2)          # cuts the way from the bit clock to the design
         connect(m, uart.o, design.i)
-        connect(m, design.o, uart.i)
+        connect(m, design.o, leaving.i)
+        connect(m, leaving.o, uart.i)
         m.d.comb += [uart.rx.eq(self.rx), self.tx.eq(uart.tx), busy.event.eq(design.busy),
                      error.event.eq(uart.framing_error | uart.overrun | design.error),
                      self.busy.eq(busy.lit), self.idle.eq(~busy.lit), self.error.eq(error.lit)]

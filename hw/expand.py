@@ -32,7 +32,7 @@ class Expand(wiring.Component):
     -------
     i : In, stream of ``delta_word``
     step : In
-        its ``edge`` and ``edges``, steady.
+        its ``edge`` and ``edges``, steady from a cycle before the first word.
     o : Out, stream of ``ItemLayout.item``
         items with nothing to do (no channel of this edge changed, no tap in the image) are left out.
     busy : Out
@@ -61,11 +61,12 @@ class Expand(wiring.Component):
         m = Module()
         word, enable = self.i.p, Signal()
         m.d.comb += enable.eq(~self.o.valid | self.o.ready)
-        number = Signal(self.step.edges.shape())
-        last = (number + 1) >= self.step.edges
+        number, last, only = Signal(self.step.edges.shape()), Signal(), self.step.edges <= 1
         m.d.comb += self.i.ready.eq(enable & last)
         with m.If(self.i.valid & enable):
-            m.d.sync += number.eq(Mux(last, 0, number + 1))
+            m.d.sync += [number.eq(Mux(last, 0, number + 1)), last.eq(Mux(last, only, number + 2 >= self.step.edges))]
+        with m.Elif(number == 0):
+            m.d.sync += last.eq(only)
         valid = [self.i.valid & (self.step.edges != 0)]
         for _ in range(self.LATENCY - 1):
             valid.append(delay(m, valid[-1], 1, enable))

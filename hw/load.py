@@ -13,6 +13,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.layouts import Layouts, Space, address_bits, chunks, size_of
+from hw.pipeline import delay
 
 ADDRESS_BITS = 24
 UNIT_BITS = 8
@@ -83,7 +84,7 @@ class Loader(wiring.Component):
     i : In, stream of ``LOAD``
         always ready.
     load : Out
-        a word, the cycle after its last chunk. Chunks that a word does not bring are 0.
+        a word, two cycles after its last chunk. Chunks that a word does not bring are 0.
     """
 
     def __init__(self, layouts: Layouts) -> None:
@@ -94,11 +95,11 @@ class Loader(wiring.Component):
         m = Module()
         count = chunks(load_bits(self.layouts))
         position = Signal(range(count + 1))
-        words = [Signal(32, name=f"chunk{i}") for i in range(count)]
-        chunk = self.i.p
+        words = [Signal(32, name=f"chunk{i}", reset_less=True) for i in range(count)]
+        valid, chunk = delay(m, self.i.valid, 1), delay(m, self.i.p, 1, reset_less=True)
         m.d.comb += self.i.ready.eq(1)
-        m.d.sync += self.load.strobe.eq(self.i.valid & chunk.last)
-        with m.If(self.i.valid):
+        m.d.sync += self.load.strobe.eq(valid & chunk.last)
+        with m.If(valid):
             m.d.sync += [self.load.space.eq(chunk.space), self.load.unit.eq(chunk.unit),
                          self.load.address.eq(chunk.address)]
             for i, word in enumerate(words):

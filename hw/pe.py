@@ -80,11 +80,10 @@ class ProcessingElement(wiring.Component):
         m.submodules.queue = queue = Queue(self.layouts.work, depth=self.config.queue_depth + 1)
         m.submodules.walker = walker = Walker(self.config, self.contents)
         m.submodules.accumulators = accumulators = Accumulators(self.config)
-        mine = Signal()
-        m.d.comb += [mine.eq(self.load.strobe & (self.load.unit == self.index)),
-                     walker.load.strobe.eq(mine), walker.load.space.eq(self.load.space),
-                     walker.load.unit.eq(self.load.unit), walker.load.address.eq(self.load.address),
-                     walker.load.data.eq(self.load.data)]
+        mine = self.load.strobe & (self.load.unit == self.index)
+        m.d.comb += walker.load.strobe.eq(delay(m, mine, 1))
+        m.d.comb += [getattr(walker.load, name).eq(delay(m, getattr(self.load, name), 1, reset_less=True))
+                     for name in ("space", "unit", "address", "data")]
         self._lookup(m, queue, walker.load)
         connect(m, queue.o, walker.work)
         m.d.comb += [walker.hold.eq(self.sweep), self.held.eq(self.sweep & walker.walking),

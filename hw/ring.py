@@ -80,7 +80,7 @@ class Ring(wiring.Component):
         pes = [ProcessingElement(config, contents_of(self.images, i), index=i) for i in range(config.pes)]
         for i, pe in enumerate(pes):
             m.submodules[f"pe{i}"] = pe
-        m.submodules.readout = readout = Readout(config, wait=ProcessingElement.SWEEP_LATENCY + 1)
+        m.submodules.readout = readout = Readout(config, wait=ProcessingElement.SWEEP_LATENCY + 2)
         connect(m, flipped(self.load), loader.i)
         connect(m, flipped(self.run), sequencer.run)
         connect(m, flipped(self.read), readout.i)
@@ -98,7 +98,7 @@ class Ring(wiring.Component):
         connect(m, fifo.o, expand.i)
         connect(m, expand.o, lnzd.i)
         connect(m, lnzd.o, scatter.i)
-        blocked = self._array(m, sequencer, scatter, pes)
+        blocked = self._array(m, sequencer, lnzd, scatter, pes)
         in_flight = self._credits(m, step, sweep, delta, fifo)
         busy = [sweep.busy, frame_busy, in_flight, fifo.level != 0, expand.busy, scatter.busy, *(pe.busy for pe in pes)]
         m.d.comb += sequencer.finished.eq(~Cat(busy).any())
@@ -109,29 +109,30 @@ class Ring(wiring.Component):
         """Words of P (from one group of PEs) and of snapshots reach the nonlinear unit in the same cycle."""
         slot, config = sweep.slot, self.config
         wait = ProcessingElement.SWEEP_LATENCY
-        group, valid, address = Signal.like(slot.group), Signal(), Signal.like(pes[0].sweep_address)
+        group, address = Signal.like(slot.group), Signal.like(pes[0].sweep_address)
         m.d.comb += [group.eq(Mux(readout.active, readout.group, slot.group)),
-                     valid.eq(Mux(readout.active, readout.projection, sweep.valid & slot.projection)),
                      address.eq(Mux(readout.active, readout.address, slot.address))]
-        late = delay(m, address, Walker.LATENCY)
+        late = delay(m, address, Walker.LATENCY, reset_less=True)
         for i, pe in enumerate(pes):
-            m.d.comb += [pe.sweep.eq(valid & (group == i // config.group_pes)), pe.sweep_address.eq(late)]
+            # The request holds the walk in the very cycle, so it comes from a register; never both of them ask.
+            asked = Cat(ask.projection & (ask.group == i // config.group_pes) for ask in (sweep.early, readout)).any()
+            m.d.comb += [pe.sweep.eq(delay(m, asked, 1)), pe.sweep_address.eq(late)]
         words = Array(Cat(pe.value for pe in pes[g * config.group_pes:(g + 1) * config.group_pes])
                       for g in range(config.groups))
         projections = Signal(ArrayLayout(signed(config.accumulator_bits), config.sweep), reset_less=True)
-        m.d.sync += projections.eq(words[delay(m, group, wait)])
+        m.d.sync += projections.eq(words[delay(m, group, wait, reset_less=True)])
         early = wait + 1 - snapshots.LATENCY
-        read = delay(m, slot, early)
+        read = delay(m, slot, early, reset_less=True)
         m.d.comb += snapshots.address.eq(Mux(readout.active, readout.address,
                                              Mux(read.snapshot, read.address, read.reference_address)))
         m.d.comb += [readout.projections.eq(projections), readout.snapshots.eq(snapshots.data)]
-        from_projection = delay(m, read.projection, snapshots.LATENCY)
+        from_projection = delay(m, read.projection, snapshots.LATENCY, reset_less=True)
         for lane in range(config.sweep):
             m.d.sync += requant.i[lane].eq(Mux(from_projection, projections[lane], snapshots.data[lane]))
         arrive = wait + 2
-        m.d.comb += [requant.node.eq(delay(m, slot.node, arrive - requant.TABLE_LATENCY)),
+        m.d.comb += [requant.node.eq(delay(m, slot.node, arrive - requant.TABLE_LATENCY, reset_less=True)),
                      requant.i_valid.eq(delay(m, sweep.valid, arrive)),
-                     requant.i_flags.eq(delay(m, slot.flags, arrive))]
+                     requant.i_flags.eq(delay(m, slot.flags, arrive, reset_less=True))]
 
     def _nonlinear(self, m: Module, sequencer, sweep, snapshots, requant, maxpool, delta) -> None:
         """requant -> max-pool -> delta unit, and the snapshot word that each result is compared with."""
@@ -167,18 +168,20 @@ class Ring(wiring.Component):
 
     def _credits(self, m: Module, step, sweep, delta, fifo):
         """An output word of the sweep is begun only when the FIFO has room for it; a word of zeros gives it back."""
-        used, back = Signal(range(self.config.fifo_depth + 1)), Signal(2)
+        used, full, back, depth = Signal(range(self.config.fifo_depth + 1)), Signal(), Signal(2), self.config.fifo_depth
         m.d.comb += [back.eq((delta.done & ~delta.o.valid)
                              + ((step.kind == StepKind.SWEEP) & fifo.o.valid & fifo.o.ready)),
-                     sweep.enable.eq(used != self.config.fifo_depth)]
-        m.d.sync += used.eq(used + sweep.begun - back)
+                     sweep.enable.eq(~full)]
+        m.d.sync += [used.eq(used + sweep.begun - back),
+                     full.eq((back == 0) & (full | (sweep.begun & (used == depth - 1))))]
         return used != 0
 
-    def _array(self, m: Module, sequencer, scatter, pes):
+    def _array(self, m: Module, sequencer, lnzd, scatter, pes):
         """The broadcast reaches all PEs at once, or waits for the one whose queue is full."""
-        blocked = Signal()
-        m.d.sync += blocked.eq(Cat(pe.blocked for pe in pes).any())
-        m.d.comb += [scatter.advance.eq(~blocked), sequencer.clearing.eq(Cat(pe.clearing for pe in pes).any())]
+        blocked, blocked_next = Signal(), Cat(pe.blocked for pe in pes).any()
+        m.d.sync += blocked.eq(blocked_next)
+        m.d.comb += [scatter.advance.eq(~blocked), lnzd.ready_next.eq(~blocked_next),
+                     sequencer.clearing.eq(Cat(pe.clearing for pe in pes).any())]
         for pe in pes:
             m.d.comb += [pe.column.eq(scatter.column), pe.work.eq(scatter.work), pe.advance.eq(~blocked),
                          pe.clear.eq(sequencer.clear)]

@@ -28,7 +28,8 @@ class Scatter(wiring.Component):
     busy : Out
         something is under way.
     broadcast, macs : Out
-        a column was told; MACs of it that lie in the image, counted over every entry of the edge's table.
+        a column was told; three cycles later, its MACs that lie in the image, counted over every entry of the
+        edge's table.
 
     A column's number among the edge's columns is the number of its word's first one plus the number of feeding
     channels below it. Latency 3 cycles to ``column``. Cost: two multipliers.
@@ -51,13 +52,13 @@ class Scatter(wiring.Component):
         below = Signal(config.sweep)
         m.d.comb += below.eq(tag.channels & ((1 << index) - 1))
         rank = sum((below[i] for i in range(config.sweep)), start=0)
-        number = Signal(lay.channel)
-        deltas1, changed = Signal(lay.codes), Signal(range(config.sweep + 1))
+        number = Signal(lay.channel, reset_less=True)
+        deltas1, changed = Signal(lay.codes, reset_less=True), Signal(range(config.sweep + 1), reset_less=True)
         vector = tag.edge.vector
         info = StructLayout({"edge": lay.edge, "column": unsigned(lay.column_address),
                              "origin": unsigned(lay.projection_address), "group": unsigned(lay.channel),
                              "taps": tag.taps.shape()})
-        info1 = Signal(info)
+        info1 = Signal(info, reset_less=True)
         with m.If(go):
             m.d.sync += [number.eq(Mux(vector, tag.first >> tag.edge.group_bits, tag.first + rank)),
                          changed.eq(Mux(vector, sum((mask[i] for i in range(config.sweep)), start=0), 1)),
@@ -68,24 +69,27 @@ class Scatter(wiring.Component):
         # 2: its first weight
         number2, info2 = delay(m, number, 1, go, reset_less=True), delay(m, info1, 1, go, reset_less=True)
         weight = delay(m, number * info1.edge.stride, 1, go, reset_less=True)
-        macs = delay(m, info1.taps * info1.edge.rows, 1, go, reset_less=True)
         valid2, changed2 = delay(m, valid1, 1, go), delay(m, changed, 1, go, reset_less=True)
         # 3: the bus
         work = Signal(BusLayouts(lay).work)
         csc, edge = info2.edge.walk.kind != Kind.DENSE8, info2.edge
-        counted = Signal(self.macs_bits)
         with m.If(go):
             m.d.sync += [
                 self.column.valid.eq(valid2), self.column.column.eq(info2.column + Mux(csc, number2, 0)),
                 self.column.vector.eq(edge.vector), self.column.group.eq(info2.group),
                 self.column.group_bits.eq(edge.group_bits), work.valid.eq(valid2), work.start.eq(edge.weight + weight),
                 work.origin.eq(info2.origin + Mux(edge.vector, number2, 0)), work.walk.eq(edge.walk),
-                work.deltas.eq(delay(m, deltas1, 1, go, reset_less=True)), counted.eq(macs * changed2),
+                work.deltas.eq(delay(m, deltas1, 1, go, reset_less=True)),
             ]
         works = [work]
         for _ in range(COLUMN_LATENCY):
             works.append(delay(m, works[-1], 1, go))
         m.d.comb += self.work.eq(works[-1])
-        m.d.sync += [self.broadcast.eq(work.valid & go), self.macs.eq(Mux(work.valid & go, counted, 0))]
+        m.d.sync += self.broadcast.eq(work.valid & go)
+        # MACs: only counted, so the two multipliers may lie anywhere, each between registers of its own
+        taps3, rows3, changed3 = (delay(m, value, 1, go, reset_less=True)
+                                  for value in (info2.taps, edge.rows, changed2))
+        area = delay(m, delay(m, Mux(work.valid & go, taps3, 0), 1) * delay(m, rows3, 1), 2)
+        m.d.sync += self.macs.eq(area * delay(m, changed3, 3))
         m.d.comb += self.busy.eq(Cat(self.i.valid, valid1, valid2, *(w.valid for w in works)).any())
         return m

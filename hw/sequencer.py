@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.layouts import Layouts, Space, address_bits
 from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
+from hw.pipeline import delay
 
 
 def run_layout(layouts: Layouts) -> StructLayout:
@@ -95,11 +96,13 @@ class Sequencer(wiring.Component):
         """Works through the step's clears while the step runs; true when there is nothing left to clear."""
         number, left = Signal(address_bits(self.config.clear_words)), Signal(self.step.clears.shape())
         entry = self._table(m, Space.CLEARS, number)
-        fetched = Signal()
+        # The PEs' answer comes from all over the array and goes back there, so it is looked at a cycle late; the
+        # fetch hides that.
+        fetched, still = Signal(), delay(m, self.clearing, 1)
         m.d.comb += [self.clear.base.eq(entry.base), self.clear["count"].eq(entry["count"])]
         with m.If(self.start):
             m.d.sync += [number.eq(self.step.clear), left.eq(self.step.clears), fetched.eq(0)]
-        with m.Elif((left != 0) & ~self.clearing):
+        with m.Elif((left != 0) & ~still):
             m.d.sync += fetched.eq(1)
             with m.If(fetched):
                 m.d.comb += self.clear.start.eq(entry.always | self.refresh)

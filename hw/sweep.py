@@ -27,6 +27,7 @@ class SweepSlot:
             "address": layouts.place.members["base"], "group": unsigned(max(1, layouts.log_groups)),
             "reference_address": unsigned(layouts.snapshot_address), "node": unsigned(layouts.node_address),
             "flags": FLAGS})
+        self.early = StructLayout({name: self.layout.members[name] for name in ("projection", "group")})
 
 
 class Sweep(wiring.Component):
@@ -47,6 +48,8 @@ class Sweep(wiring.Component):
     slot : Out
         one read: of ``projection`` or ``snapshot`` at ``address``, and perhaps of the ``reference`` (the target's
         own snapshot word). ``valid`` with it.
+    early : Out
+        ``projection`` and ``group`` of the slot that comes in the next cycle.
 
     One read per cycle; the reference comes along with the first operand when that is a projection, else it takes a
     slot of its own, because the snapshots have one read port. Latency 5 cycles from position to ``slot``.
@@ -59,6 +62,7 @@ class Sweep(wiring.Component):
         self.config, self.layouts = config, Layouts(config)
         super().__init__({"step": In(self.layouts.step), "start": In(1), "busy": Out(1), "enable": In(1),
                           "begun": Out(1), "stalled": Out(1), "valid": Out(1),
+                          "early": Out(SweepSlot(self.layouts).early),
                           "slot": Out(SweepSlot(self.layouts).layout)})
 
     def elaborate(self, platform):
@@ -72,33 +76,27 @@ class Sweep(wiring.Component):
         lay, step = self.layouts, self.step
         m.submodules.order = order = SweepOrder(self.config)
         m.d.comb += [order.step.eq(step), order.start.eq(self.start)]
-        running, first_of_word, reference_done = Signal(), Signal(), Signal()
+        running, fresh = Signal(), Signal()                     # ``fresh``: the next read is a word's first
         node, second = Signal(lay.node_address), Signal()
         issue, own_slot = Signal(), Signal()
+        apart = delay(m, step.keep & ~step.operands[0].place.projection, 1)      # steady, as the step
         m.d.comb += [
-            own_slot.eq(step.keep & ~step.operands[0].place.projection & first_of_word & ~reference_done),
-            issue.eq(running & (self.enable | ~first_of_word | reference_done)),
-            self.stalled.eq(running & ~issue), self.busy.eq(running),
-            self.begun.eq(issue & first_of_word & ~reference_done),
-        ]
+            own_slot.eq(apart & fresh), issue.eq(running & (self.enable | ~fresh)),
+            self.stalled.eq(running & ~issue), self.busy.eq(running), self.begun.eq(issue & fresh)]
         y, x = (self._axis(m, name, window) for name, window in (("y", step.window_y), ("x", step.window_x)))
-        operand_last = second == step.two
+        operand_last = Signal()                                              # ``second == step.two``
         window_first = y["window_first"] & x["window_first"]
         window_last = y["window_last"] & x["window_last"]
-        with m.If(issue & own_slot):
-            m.d.sync += reference_done.eq(1)
-        with m.Elif(issue):
-            m.d.sync += [second.eq(~operand_last), first_of_word.eq(0)]
-            with m.If(operand_last):
-                m.d.comb += x["next_tap"].eq(1)
-                m.d.comb += y["next_tap"].eq(x["window_last"])
-                with m.If(window_last):
-                    m.d.sync += [first_of_word.eq(1), reference_done.eq(0)]
-                    m.d.comb += order.advance.eq(1)
+        with m.If(issue):
+            m.d.sync += fresh.eq(0)
+        with m.If(issue & ~own_slot):
+            m.d.sync += [second.eq(~operand_last), operand_last.eq(~(operand_last & step.two))]
+            m.d.comb += [x["next_tap"].eq(operand_last), y["next_tap"].eq(operand_last & x["window_last"]),
+                         order.advance.eq(operand_last & window_last)]
         with m.If(order.advance):
+            m.d.sync += fresh.eq(1)
             m.d.comb += [x["next"].eq(order.within | order.onward), x["keep"].eq(order.onward),
-                         x["back"].eq(order.back), x["start"].eq(order.down),
-                         y["next"].eq(order.down)]
+                         x["back"].eq(order.back), x["start"].eq(order.down), y["next"].eq(order.down)]
             with m.If(order.back):
                 m.d.sync += node.eq(node + 1 + step.two)
             with m.If(order.onward | order.down):
@@ -106,13 +104,12 @@ class Sweep(wiring.Component):
             with m.If(order.last):
                 m.d.sync += running.eq(0)
         with m.If(self.start):
-            m.d.sync += [running.eq(1), node.eq(step.node), second.eq(0), first_of_word.eq(1), reference_done.eq(0)]
+            m.d.sync += [running.eq(1), node.eq(step.node), second.eq(0), operand_last.eq(~step.two), fresh.eq(1)]
             m.d.comb += [y["start"].eq(1), x["start"].eq(1)]
         reads = ~own_slot
         return issue, {
             "y": y["source"], "x": x["source"], "group": order.group, "node": node + second, "second": second,
-            "reads": reads, "reference_address": order.address,
-            "reference": step.keep & first_of_word & ~reference_done,
+            "reads": reads, "reference_address": order.address, "reference": step.keep & fresh,
             "first": ~second & reads, "last": operand_last & reads,
             "window_first": window_first, "window_last": window_last}
 
@@ -125,11 +122,13 @@ class Sweep(wiring.Component):
         tap = Signal(bits, name=f"{name}_tap")
         base, block, source = (Signal(signed(bits + 2), name=f"{name}_{k}") for k in ("base", "block", "source"))
         strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next", "keep", "back", "next_tap")}
-        window_last = tap == window.kernel - 1
+        # ``tap == window.kernel - 1``, worked out a tap ahead.
+        window_last, alone = Signal(name=f"{name}_window_last"), window.kernel == 1
         with m.If(strobes["next_tap"]):
-            m.d.sync += [tap.eq(tap + 1), source.eq(source + window.dilation)]
+            m.d.sync += [tap.eq(tap + 1), source.eq(source + window.dilation),
+                         window_last.eq(tap == window.kernel - 2)]
             with m.If(window_last):
-                m.d.sync += [tap.eq(0), source.eq(base)]
+                m.d.sync += [tap.eq(0), source.eq(base), window_last.eq(alone)]
         with m.If(strobes["next"]):
             m.d.sync += [base.eq(base + window.stride), source.eq(base + window.stride)]
         with m.If(strobes["keep"]):
@@ -137,7 +136,8 @@ class Sweep(wiring.Component):
         with m.If(strobes["back"]):
             m.d.sync += [base.eq(block), source.eq(block)]
         with m.If(strobes["start"]):
-            m.d.sync += [tap.eq(0), base.eq(-window.pad), block.eq(-window.pad), source.eq(-window.pad)]
+            m.d.sync += [tap.eq(0), window_last.eq(alone), base.eq(-window.pad), block.eq(-window.pad),
+                         source.eq(-window.pad)]
         return strobes | {"source": source, "window_first": tap == 0, "window_last": window_last}
 
     def _address(self, m: Module, issue, position: dict) -> None:
@@ -171,10 +171,12 @@ class Sweep(wiring.Component):
         valid1 = delay(m, issue, 1)
         m.d.comb += [
             self.valid.eq(delay(m, valid1, 4)),
-            slot.projection.eq(delay(m, valid1 & reads & place.projection, 4)),
+            self.early.projection.eq(delay(m, valid1 & reads & place.projection, 3)),
+            self.early.group.eq(delay(m, group2, 2)),
+            slot.projection.eq(delay(m, self.early.projection, 1)), slot.group.eq(delay(m, self.early.group, 1)),
             slot.snapshot.eq(delay(m, valid1 & reads & ~place.projection, 4)),
             slot.reference.eq(delay(m, valid1 & one["reference"], 4)),
             slot.reference_address.eq(delay(m, one["reference_address"], 4)),
             slot.node.eq(delay(m, one["node"], 4)),
-            slot.group.eq(delay(m, group2, 3)), slot.flags.eq(delay(m, flags2, 3)),
+            slot.flags.eq(delay(m, flags2, 3)),
         ]

@@ -81,11 +81,11 @@ class Walker(wiring.Component):
         left = Signal.like(work.count)
         tap, block = Signal(lay.tap_address), Signal(max(1, lay.log_blocks))
         start, first = Signal(lay.weight_address), Signal()
-        issue, load = Signal(), Signal()
+        issue, load, ending = Signal(), Signal(), Signal()                 # ``ending``: one word is left
         m.d.comb += [self.walking.eq(active), issue.eq(active & ~self.hold),
-                     load.eq(~active | (issue & (left == 1))), self.work.ready.eq(load)]
+                     load.eq(~active | (issue & ending)), self.work.ready.eq(load)]
         with m.If(issue):
-            m.d.sync += [left.eq(left - 1), first.eq(0)]
+            m.d.sync += [left.eq(left - 1), ending.eq(left == 2), first.eq(0)]
             with m.If(work.walk.kind != Kind.DENSE8):
                 m.d.sync += start.eq(start + 1)
             with m.Elif(block == work.walk.last_block):
@@ -94,8 +94,8 @@ class Walker(wiring.Component):
                 m.d.sync += block.eq(block + 1)
         with m.If(load):
             new = self.work.p
-            m.d.sync += [active.eq(self.work.valid), work.eq(new), left.eq(new.count), first.eq(1), block.eq(0),
-                         tap.eq(new.row), start.eq(new.start)]
+            m.d.sync += [active.eq(self.work.valid), work.eq(new), left.eq(new.count), ending.eq(new.count == 1),
+                         first.eq(1), block.eq(0), tap.eq(new.row), start.eq(new.start)]
         return {"issue": issue, "work": work, "tap": tap, "block": block, "start": start, "first": first,
                 "active": active}
 

@@ -1,8 +1,9 @@
 """Whole networks on the compiled ring against the golden model: ``python -m tests.verify_networks``.
 
 Every projection at its barrier, every tensor after its step and the counters of every step, for every frame, with the
-networks and clips of ../shared (``host.simulator.compare``). One ring, with memories for all the chosen networks, is
-built per config; that takes minutes. Prints a row per run; the exit code is 1 if one of them found a difference.
+networks and clips of ../shared (``host.simulator.compare``). One ring, with memories for all the chosen networks, or
+just as it is on a board, is built per config; that takes minutes. Prints a row per run; the exit code is 1 if one of
+them found a difference.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from host.compiler import compile_graph
+from host.configs import boards
 from host.simulator import RingSimulator
 from host.simulator.compare import first_mismatch
 from hw.config import PRESETS, AcceleratorConfig
@@ -33,6 +35,7 @@ CONFIGS = {**{name: PRESETS[name] for name in ("sim64", "sim64x1", "sim8", "sim1
            "sim64x2": PRESETS["sim64"].with_(pes=32, lanes=2)}
 LAYERS = 8
 """Of a network cut short (``-8``)."""
+BOARDS = {board.name: board.config for board in boards()}
 
 
 def first_layers(graph: Graph, count: int) -> Graph:
@@ -78,9 +81,12 @@ def largest(configs: list[AcceleratorConfig]) -> AcceleratorConfig:
 def verify(config: str, names: list[str], rules: list[str], frames: int | None) -> bool:
     """Run, print a row each; True when there was no difference."""
     graphs = {name: network(name) for name in names}
-    bits = max(g.accumulator_bits for g in graphs.values())
-    graphs = {name: g.with_parts(accumulator_bits=bits) for name, g in graphs.items()}
-    size = largest([compile_graph(g, CONFIGS[config], fit=True).config for g in graphs.values()])
+    if config in BOARDS:
+        size = BOARDS[config]
+    else:
+        bits = max(g.accumulator_bits for g in graphs.values())
+        graphs = {name: g.with_parts(accumulator_bits=bits) for name, g in graphs.items()}
+        size = largest([compile_graph(g, CONFIGS[config], fit=True).config for g in graphs.values()])
     programs = {name: compile_graph(g, size) for name, g in graphs.items()}
     simulator = RingSimulator(size, lambda what: print(what, file=sys.stderr, flush=True))
     good = True
@@ -98,7 +104,7 @@ def verify(config: str, names: list[str], rules: list[str], frames: int | None) 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(RUNS)}; all without any")
-    parser.add_argument("--config", nargs="*", default=["sim64"], choices=list(CONFIGS))
+    parser.add_argument("--config", nargs="*", default=["sim64"], choices=[*CONFIGS, *BOARDS])
     parser.add_argument("--rule", nargs="*", default=list(RULES), choices=list(RULES))
     parser.add_argument("--frames", type=int, help="in place of each network's own number")
     args = parser.parse_args()

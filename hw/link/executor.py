@@ -99,15 +99,17 @@ class Executor(wiring.Component):
         self.frame = frame
         words, writer, reader, decoder = self.words, self.writer, self.reader, self.decoder
         m.d.comb += [
-            words.memory.eq(memory), words.writing.eq(self.header.code == Command.LOAD),
-            reader.mirror_base.eq(memory.mirror), reader.update.eq(self.header.code != Command.READ),
-            words.low.eq(reader.update), reader.low.eq(reader.update & (memory.space == Space.SNAPSHOTS)),
+            words.memory.eq(memory), words.low.eq(reader.update), reader.mirror_base.eq(memory.mirror),
             decoder.frame.eq(frame), decoder.zero_data.eq(self.i.p),
             decoder.zero_write.eq(self.zeros & self.i.valid),
             self.ring.run.p.first.eq(run.first), self.ring.run.p["count"].eq(run["count"]),
             self.ring.run.p.refresh.eq(run.refresh),
             self.i.ready.eq(self.taking | self.zeros | self.drain | writer.i.ready | decoder.i.ready),
         ]
+        # Steady long before they are looked at, so a register costs nothing.
+        m.d.sync += [words.writing.eq(self.header.code == Command.LOAD),
+                     reader.update.eq(self.header.code != Command.READ),
+                     reader.low.eq((self.header.code != Command.READ) & (memory.space == Space.SNAPSHOTS))]
         for block in (writer, reader):
             m.d.comb += [getattr(block.word, name).eq(getattr(words.word, name))
                          for name in ("space", "unit", "address", "word_bytes", "done")]

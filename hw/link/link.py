@@ -76,13 +76,14 @@ class Link(wiring.Component):
         header = receiver.header
         session, sequence, status = Signal(16), Signal(8), Signal(Status)
         identify, executed, identified = header.code == Command.IDENTIFY, Signal(), Signal()
-        repeated = header.sequence == sequence
+        repeated, ends = header.sequence == sequence, Signal()
         reads = Cat(header.code == c for c in (Command.READ, Command.COPY, Command.CHANGES)).any()
         m.d.comb += [
             transmitter.header.code.eq(status), transmitter.header.session.eq(session),
             transmitter.header.sequence.eq(Mux(receiver.status == Status.OK, header.sequence, sequence)),
             executor.again.eq(repeated),
         ]
+        m.d.sync += self.reset.eq(ends)                     # a register: it goes everywhere
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [transmitter.header.length.eq(0), executed.eq(0), status.eq(receiver.status)]
@@ -97,7 +98,7 @@ class Link(wiring.Component):
                     m.d.sync += transmitter.header.length.eq(IDENTITY.size // 8)
                 with m.Elif(header.code == Command.RESET):
                     m.d.sync += [session.eq(header.session), sequence.eq(header.sequence)]
-                    m.d.comb += self.reset.eq(~repeated | (header.session != session))
+                    m.d.comb += ends.eq(~repeated | (header.session != session))
                 with m.Elif((session == 0) | (header.session != session)):
                     m.d.sync += status.eq(Status.SESSION)
                 with m.Elif(repeated & ~reads):
@@ -116,7 +117,7 @@ class Link(wiring.Component):
                                  sequence.eq(header.sequence), executed.eq(executor.length != 0)]
                     m.next = "ANSWER"
                     with m.If(executor.status == Status.STALLED):
-                        m.d.comb += self.reset.eq(1)
+                        m.d.comb += ends.eq(1)
                         m.d.sync += session.eq(0)
             with m.State("ANSWER"):
                 m.d.comb += [transmitter.start.eq(1), executor.send.eq(executed)]

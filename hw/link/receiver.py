@@ -57,14 +57,15 @@ class Receiver(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        left = Signal(17)
+        # Bytes to come, none of them, and whether the next one is no CRC: the latter two ready in registers.
+        left, ended, inside = Signal(17), Signal(), Signal()
         silence = Signal(range(self.link.timeout + 1))
         taken, writing, rewind = Signal(), Signal(), Signal()
         check, byte, header = self.checksum, self.i.p, self.header
         gone = silence == self.link.timeout
         m.d.comb += [taken.eq(self.i.valid & self.i.ready), check.data.eq(byte)]
         with m.If(taken):
-            m.d.sync += [silence.eq(0), left.eq(left - 1)]
+            m.d.sync += [silence.eq(0), left.eq(left - 1), ended.eq(left == 1), inside.eq(left > CRC_BYTES + 1)]
         with m.Elif(~gone):
             m.d.sync += silence.eq(silence + 1)
         self._buffer(m, writing, rewind)
@@ -80,18 +81,19 @@ class Receiver(wiring.Component):
                     m.next = "SYNC"
             with m.State("SYNC"):
                 m.d.comb += [self.i.ready.eq(1), check.start.eq(1)]
-                m.d.sync += left.eq(HEADER.size // 8 + CRC_BYTES)
+                m.d.sync += [left.eq(HEADER.size // 8 + CRC_BYTES), ended.eq(0), inside.eq(1)]
                 with m.If(taken & (byte == REQUEST >> 8)):
                     m.next = "HEADER"
                 with m.Elif(taken & (byte != (REQUEST & 0xFF))):
                     m.next = "HUNT"
             with m.State("HEADER"):
-                m.d.comb += [self.i.ready.eq(left != 0), check.valid.eq(taken)]
-                with m.If(taken & (left > CRC_BYTES)):
+                m.d.comb += [self.i.ready.eq(~ended), check.valid.eq(taken)]
+                with m.If(taken & inside):
                     m.d.sync += header.eq(Cat(header.as_value()[8:], byte))
-                with m.Elif(left == 0):
+                with m.Elif(ended):
                     m.d.comb += [check.start.eq(1), rewind.eq(1)]
-                    m.d.sync += [left.eq(header.length + CRC_BYTES), self.status.eq(Status.OK)]
+                    m.d.sync += [left.eq(header.length + CRC_BYTES), ended.eq(0), inside.eq(1),
+                                 self.status.eq(Status.OK)]
                     with m.If(~check.match):
                         fail(Status.DAMAGED, "SILENCE")
                     with m.Elif(header.length > self.link.buffer_bytes):
@@ -103,9 +105,8 @@ class Receiver(wiring.Component):
                 with m.Elif(gone & ~taken):
                     fail(Status.TRUNCATED, "SHOW")
             with m.State("PAYLOAD"):
-                m.d.comb += [self.i.ready.eq(left != 0), check.valid.eq(taken),
-                             writing.eq(taken & (left > CRC_BYTES))]
-                with m.If(left == 0):
+                m.d.comb += [self.i.ready.eq(~ended), check.valid.eq(taken), writing.eq(taken & inside)]
+                with m.If(ended):
                     m.d.comb += rewind.eq(1)
                     m.next = "SHOW"
                     with m.If(~check.match):

@@ -35,40 +35,42 @@ class Transmitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         head = Signal(SYNC.size + HEADER.size)
-        left, in_payload = Signal(16), Signal()
+        # Bytes to go, none of them, and whether they are of the sync word: the latter two ready in registers.
+        left, ended, syncing, in_payload = Signal(16), Signal(), Signal(), Signal()
+        first_covered = HEADER.size // 8
         taken, check = Signal(), self.checksum
         m.d.comb += [taken.eq(self.o.valid & self.o.ready), check.data.eq(self.o.p)]
         with m.If(taken):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), ended.eq(left == 1), syncing.eq(left > first_covered + 1)]
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
                 m.d.sync += [head.eq(Cat(Const(ANSWER, SYNC.size), self.header)), left.eq(len(head) // 8),
-                             in_payload.eq(0)]
+                             ended.eq(0), syncing.eq(1), in_payload.eq(0)]
                 with m.If(self.start):
                     m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += [self.o.valid.eq(left != 0), self.o.p.eq(head),
-                             check.start.eq(left > HEADER.size // 8), check.valid.eq(taken & ~check.start)]
+                m.d.comb += [self.o.valid.eq(~ended), self.o.p.eq(head), check.start.eq(syncing),
+                             check.valid.eq(taken & ~check.start)]
                 with m.If(taken):
                     m.d.sync += head.eq(head >> 8)
-                with m.Elif(left == 0):
+                with m.Elif(ended):
                     m.next = "CRC"
             with m.State("PAYLOAD"):
-                m.d.comb += [self.o.valid.eq(self.i.valid & (left != 0)), self.o.p.eq(self.i.p),
-                             self.i.ready.eq(self.o.ready & (left != 0)), check.valid.eq(taken)]
-                with m.If(left == 0):
+                m.d.comb += [self.o.valid.eq(self.i.valid & ~ended), self.o.p.eq(self.i.p),
+                             self.i.ready.eq(self.o.ready & ~ended), check.valid.eq(taken)]
+                with m.If(ended):
                     m.next = "CRC"
             with m.State("CRC"):
-                m.d.sync += [head.eq(check.crc), left.eq(CRC_BYTES)]
+                m.d.sync += [head.eq(check.crc), left.eq(CRC_BYTES), ended.eq(0)]
                 m.next = "SEND_CRC"
             with m.State("SEND_CRC"):
-                m.d.comb += [self.o.valid.eq(left != 0), self.o.p.eq(head)]
+                m.d.comb += [self.o.valid.eq(~ended), self.o.p.eq(head)]
                 with m.If(taken):
                     m.d.sync += head.eq(head >> 8)
-                with m.Elif(left == 0):
+                with m.Elif(ended):
                     m.d.comb += check.start.eq(1)
-                    m.d.sync += [left.eq(self.header.length), in_payload.eq(1)]
+                    m.d.sync += [left.eq(self.header.length), ended.eq(0), in_payload.eq(1)]
                     m.next = "IDLE"
                     with m.If(~in_payload & (self.header.length != 0)):
                         m.next = "PAYLOAD"

@@ -78,13 +78,12 @@ class BusWatch:
         self.columns, self.works, self.macs, self.broadcasts = [], [], 0, 0
 
     def drive(self) -> None:
-        self.go = not self.stall()
-        self.dut.bus__advance.value = int(self.go)
+        self.dut.bus__advance.value = int(not self.stall())
 
     def see(self) -> None:
         self.macs += int(self.dut.bus__macs.value)
         self.broadcasts += int(self.dut.bus__broadcast.value)
-        if self.go:
+        if int(self.dut.bus__go.value):
             column = fields(self.layouts.column, int(self.dut.bus__column.value))
             if column["valid"]:
                 self.columns.append((int(column["column"][0]), int(column["vector"][0])))
@@ -113,6 +112,7 @@ async def expand_lnzd_scatter(dut, i_stall, o_stall):
 
     await tables.load(Context(bench, "bus"), Port)
     dut.bus__step.value = word(lay.step, {"edge": 0, "edges": 3})
+    await bench.cycle()
     beats = [word(lay.delta_word, {"deltas": np.array([d]), "mask": sum(1 << i for i in range(4) if d[i]), "y": y,
                                    "x": x, "group": g}) for d, y, x, g in words]
     source, watch = Source(dut, "bus__i", beats, i_stall), BusWatch(dut, BusLayouts(lay), o_stall, 2)

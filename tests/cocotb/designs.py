@@ -12,13 +12,13 @@ from hw.link.checksum import Checksum
 from hw.link.packets import LinkConfig
 from hw.link.receiver import Receiver
 from hw.link.transmitter import Transmitter
-from hw.lnzd import LeadingNonZero
 from hw.maxpool import MaxPool
 from hw.queue import Queue
 from hw.requant import Requantise
 from tests.cocotb.monitors import Rude
 from tests.hw.test_pe_blocks import SMALL, Pe
 from tests.hw.test_scatter import ExpandToBus
+from tests.hw.test_streams import LnzdWithQueue
 from tests.random_graphs import Limits
 
 BLOCK_LINK = LinkConfig(buffer_bytes=64, mirror_bytes=16, input_channels=4, timeout=30)
@@ -91,7 +91,7 @@ class Blocks(wiring.Component):
     def __init__(self) -> None:
         self.blocks = {
             "queue1": Queue(unsigned(8), depth=1), "queue2": Queue(unsigned(8), depth=2),
-            "queue5": Queue(unsigned(8), depth=5), "lnzd": LeadingNonZero(width=5, tag=unsigned(6)),
+            "queue5": Queue(unsigned(8), depth=5), "lnzd": LnzdWithQueue(width=5, tag=unsigned(6)),
             "bus": ExpandToBus(), "pe": AlonePe(), "requant": Requantise(BLOCK_CONFIG),
             "maxpool": MaxPool(BLOCK_CONFIG), "delta": DeltaUnit(BLOCK_CONFIG),
             "receiver": Checked(Receiver(BLOCK_LINK), "receiver"),

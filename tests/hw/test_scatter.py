@@ -26,13 +26,13 @@ CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, projection_words=128, snapsh
 
 
 class ExpandToBus(wiring.Component):
-    """expand -> LNZD -> scatter, as in the ring."""
+    """expand -> LNZD -> scatter, as in the ring. ``advance`` is told a cycle ahead of ``go``."""
 
     def __init__(self) -> None:
         self.expand, self.scatter = Expand(CONFIG), Scatter(CONFIG)
         self.lnzd = LeadingNonZero(width=4, tag=ItemLayout(Layouts(CONFIG)).tag)
         e, s = self.expand.signature.members, self.scatter.signature.members
-        super().__init__({"i": e["i"], "step": e["step"], "load": e["load"], "advance": In(1),
+        super().__init__({"i": e["i"], "step": e["step"], "load": e["load"], "advance": In(1), "go": Out(1),
                           **{k: s[k] for k in ("column", "work", "broadcast", "macs")}, "busy": Out(1)})
 
     def elaborate(self, platform):
@@ -41,8 +41,10 @@ class ExpandToBus(wiring.Component):
         connect(m, flipped(self.i), self.expand.i)
         connect(m, self.expand.o, self.lnzd.i)
         connect(m, self.lnzd.o, self.scatter.i)
-        m.d.comb += [self.expand.step.eq(self.step), self.scatter.advance.eq(self.advance),
+        m.d.comb += [self.expand.step.eq(self.step), self.scatter.advance.eq(self.go),
+                     self.lnzd.ready_next.eq(self.advance),
                      self.busy.eq(self.expand.busy | self.scatter.busy)]
+        m.d.sync += self.go.eq(self.advance)
         m.d.comb += [getattr(self.expand.load, k).eq(getattr(self.load, k)) for k in self.load.signature.members]
         for k in ("column", "work", "broadcast", "macs"):
             m.d.comb += getattr(self, k).eq(getattr(self.scatter, k))
@@ -119,6 +121,7 @@ def test_every_delta_reaches_the_bus_once_per_edge(i_stall, o_stall):
     async def source(ctx):
         await tables.load(ctx, dut)
         ctx.set(raw(dut.step), word(lay.step, {"edge": 0, "edges": 3}))
+        await ctx.tick()
         ready["loaded"] = True
         await send(ctx, dut.i, beats, stalls(i_stall, rng))
         ready["sent"] = True
@@ -126,9 +129,8 @@ def test_every_delta_reaches_the_bus_once_per_edge(i_stall, o_stall):
     async def sink(ctx):
         stall, quiet = stalls(o_stall, rng), 0
         while quiet < 20:
-            go = not stall()
-            ctx.set(dut.advance, go)
-            if go:
+            ctx.set(dut.advance, not stall())
+            if ctx.get(dut.go):
                 if ctx.get(dut.column.valid):
                     columns.append(tuple(ctx.get(dut.column[k]) for k in ("column", "vector", "group")))
                 if ctx.get(dut.work.valid):

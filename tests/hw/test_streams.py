@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from amaranth.hdl import unsigned
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.lnzd import LeadingNonZero
 from hw.queue import Queue
@@ -39,6 +41,26 @@ def test_queue_holds_its_depth(depth):
     assert sum(taken) == depth
 
 
+class LnzdWithQueue(wiring.Component):
+    """A ``LeadingNonZero`` whose output anybody may hold: a queue knows a cycle ahead whether it has room."""
+
+    def __init__(self, **options) -> None:
+        self.lnzd = LeadingNonZero(**options)
+        self.i_layout, self.o_layout = self.lnzd.i_layout, self.lnzd.o_layout
+        super().__init__({"i": In(stream.Signature(self.i_layout)), "o": Out(stream.Signature(self.o_layout))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.lnzd, ready = self.lnzd, Signal()
+        m.submodules.queue = queue = Queue(self.o_layout, depth=4)
+        connect(m, flipped(self.i), self.lnzd.i)
+        connect(m, queue.o, flipped(self.o))
+        m.d.comb += [self.lnzd.ready_next.eq(queue.level <= 1), self.lnzd.o.ready.eq(ready),
+                     queue.i.valid.eq(self.lnzd.o.valid & ready), queue.i.p.eq(self.lnzd.o.p)]
+        m.d.sync += ready.eq(self.lnzd.ready_next)
+        return m
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 16])
 @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("o_stall", STALLS)
@@ -47,7 +69,7 @@ def test_lnzd_gives_every_non_zero_once(width, density, o_stall):
     masks = [int(m) or 1 << int(rng.integers(width))
              for m in ((rng.random((40, width)) < density) << np.arange(width)).sum(axis=1)]
     whole = (rng.random(40) < 0.2).astype(int).tolist()
-    dut = LeadingNonZero(width=width, tag=unsigned(6))
+    dut = LnzdWithQueue(width=width, tag=unsigned(6))
     items = [word(dut.i_layout, {"mask": m, "whole": w, "tag": i})
              for i, (m, w) in enumerate(zip(masks, whole, strict=True))]
     expected = [(index, m, i) for i, (m, w) in enumerate(zip(masks, whole, strict=True))
