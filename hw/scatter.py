@@ -28,7 +28,7 @@ class Scatter(wiring.Component):
     busy : Out
         something is under way.
     broadcast, macs : Out
-        a column was told; three cycles later, its MACs that lie in the image, counted over every entry of the
+        a column was told; four cycles later, its MACs that lie in the image, counted over every entry of the
         edge's table.
 
     A column's number among the edge's columns is the number of its word's first one plus the number of feeding
@@ -86,10 +86,12 @@ class Scatter(wiring.Component):
             works.append(delay(m, works[-1], 1, go))
         m.d.comb += self.work.eq(works[-1])
         m.d.sync += self.broadcast.eq(work.valid & go)
-        # MACs: only counted, so the two multipliers may lie anywhere, each between registers of its own
+        # MACs: only counted, so the multiplier may lie anywhere, between registers of its own; the second factor is
+        # small, and its bits choose what is added
         taps3, rows3, changed3 = (delay(m, value, 1, go, reset_less=True)
                                   for value in (info2.taps, edge.rows, changed2))
         area = delay(m, delay(m, Mux(work.valid & go, taps3, 0), 1) * delay(m, rows3, 1), 2)
-        m.d.sync += self.macs.eq(area * delay(m, changed3, 3))
+        bits = [Mux(bit, area << i, 0) for i, bit in enumerate(delay(m, changed3, 3))]
+        m.d.sync += self.macs.eq(sum(delay(m, sum(bits[i:i + 2]), 1) for i in range(0, len(bits), 2)))
         m.d.comb += self.busy.eq(Cat(self.i.valid, valid1, valid2, *(w.valid for w in works)).any())
         return m

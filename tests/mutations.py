@@ -66,7 +66,7 @@ FAULTS = (
           "edge.axis_y + at[\"y\"]", "edge.axis_y + at[\"x\"]",
           f"{SCATTER}every_delta_reaches_the_bus_once_per_edge"),
     Fault("MACs counted one too many", "hw/scatter.py",
-          "area * delay(m, changed3, 3)", "area * delay(m, changed3, 3) + 1",
+          "Mux(bit, area << i, 0)", "Mux(bit, area << i, 1)",
           f"{SCATTER}every_delta_reaches_the_bus_once_per_edge"),
     Fault("the barrier does not wait for the ring", "hw/sequencer.py", "with m.If(self.finished & cleared):",
           "with m.If(cleared):", f"{SCATTER}sequencer_runs_steps_clears_ahead_and_waits"),
