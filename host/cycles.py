@@ -3,7 +3,7 @@
 It follows the ring's recurrences (docs/architecture.md) rather than its gates. Per step, with every time counted from
 the first cycle in which the sweep may read::
 
-    sweep      begin[w]  = max(begin[w-1] + reads, room in the FIFO)     of word w in sweep order; reads per word
+    sweep      begin[w]  = max(begin[w-1] + reads, its marks are read, room in the FIFO)   of word w in sweep order
     broadcast  t[b]      = max(t[b-1] + 1, word's arrival, room in every queue that takes b)
     PE p       start[b]  = max(t[b] + 2, end[b-1]);  end[b] = start[b] + words of b in p + stolen slots
     room       t[b]     >  start of the entry that came ``queue_depth + 1`` entries before b into the same queue
@@ -27,6 +27,7 @@ from host.compiler import Program
 from hw.accumulators import Accumulators
 from hw.delta import DeltaUnit
 from hw.expand import Expand
+from hw.config import MARK_COLUMNS
 from hw.layouts import Kind, Space, StepKind, unpack
 from hw.pe import COLUMN_LATENCY, ProcessingElement
 from hw.queue import Queue
@@ -47,7 +48,9 @@ AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
 """Cycles after the last weight word in which a PE still counts as busy."""
 BARRIER = 8
 """Cycles of the sequencer per step: fetch, decode, start, four quiet ones, store."""
-LATENCY = TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + AFTER_WALK + BARRIER
+TO_SWEEP = Sweep.FIRST_READ - 1
+"""Cycles in which a sweep step reads marks before its first word."""
+LATENCY = TO_SWEEP + TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + AFTER_WALK + BARRIER
 """Cycles that a step takes beyond its work: the way through all blocks, and the barrier."""
 CLEAR = 2
 """Cycles in which the sequencer looks at a clear."""
@@ -64,11 +67,14 @@ class Changes:
         elements whose change was sent (what delta edges are fed with).
     nonzero
         elements that are not zero afterwards (what direct edges are fed with).
+    lossy
+        tensors whose snapshots may change without being sent (truncate).
     """
 
     refresh: bool
     sent: Mapping[str, np.ndarray]
     nonzero: Mapping[str, np.ndarray]
+    lossy: frozenset[str] = frozenset()
 
 
 def observed_frame(model: GoldenModel, codes: np.ndarray, refresh: bool = False) -> tuple[FrameResult, Changes]:
@@ -80,7 +86,8 @@ def observed_frame(model: GoldenModel, codes: np.ndarray, refresh: bool = False)
         nonzero[name] = value != 0
         limit = 1 if result.refresh else max(model.thresholds[name], 1)
         sent[name] = nonzero[name] if result.refresh else np.abs(value - before[name]) >= limit
-    return result, Changes(result.refresh, sent, nonzero)
+    lossy = {n for n, mode in model.modes.items() if mode == "truncate" and model.thresholds[n] > 1}
+    return result, Changes(result.refresh, sent, nonzero, frozenset(lossy))
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class CycleModel:
 
     def frames(self, changes: Iterable[Changes]) -> list[FrameCycles]:
         """Cycles of several frames, solved together (which is faster than one by one)."""
-        work = [[plan.work(c) for plan in self._plans] for c in changes]
+        work = [self._work(c) for c in changes]
         _solve([w for frame in work for w in frame])
         return [FrameCycles(*(np.array([getattr(w, name) for w in frame], np.int64)
                               for name in ("cycles", "stalls", "count", "words", "walk", "sweep"))) for frame in work]
@@ -138,7 +145,7 @@ class CycleModel:
     def estimate(self, changes: Changes) -> int:
         """Cycles of a frame when nothing but the busiest part of a step counted: walk, broadcast or sweep, and
         ``LATENCY``. Several times as fast as ``frame``, and good enough to compare two frames."""
-        work = [plan.work(changes) for plan in self._plans]
+        work = self._work(changes)
         return sum(max(w.walk, w.count, w.sweep) + LATENCY for w in work)
 
     def limits(self, changes: Changes) -> dict[str, np.ndarray]:
@@ -151,11 +158,30 @@ class CycleModel:
         sweep
             the reads of the sweep.
         """
-        work = [plan.work(changes) for plan in self._plans]
+        work = self._work(changes)
         words = np.array([float(w.words) for w in work]) / self.program.config.pes
         cycles = {"weights": [(w.columns @ w.plan.table).max() for w in work], "broadcast": [w.count for w in work],
-                  "sweep": [w.plan.words * w.plan.reads for w in work]}
+                  "sweep": [w.sweep for w in work]}
         return {name: np.minimum(1.0, words / np.maximum(1, c)) for name, c in cycles.items()}
+
+    def _work(self, changes: Changes) -> list[_Work]:
+        """The steps of a frame."""
+        swept = swept_pixels(self.program, changes)
+        return [plan.work(changes, pixels) for plan, pixels in zip(self._plans, swept, strict=True)]
+
+
+def swept_pixels(program: Program, changes: Changes) -> list[np.ndarray | None]:
+    """Of every step, bool[H, W]: the pixels that it sweeps; None for all of them."""
+    found: list[np.ndarray | None] = [
+        np.zeros(program.graph.shape_of(s.tensor)[1:], bool)
+        if s.fields.get("skip") and not changes.refresh and not changes.lossy & set(s.reads) else None
+        for s in program.steps]
+    for step in program.steps:
+        for reach in step.reaches:
+            marks = found[reach.step]
+            if marks is not None:
+                marks |= reach.of(changes.sent[step.tensor].any(axis=0), marks.shape)
+    return found
 
 
 class _Tables:
@@ -247,10 +273,15 @@ class _Plan:
 
     def _order(self, channels: int, height: int, width: int) -> None:
         """``order`` int[words]: the words (numbered y, x, group) as the ring goes over them; ``rank`` its inverse."""
-        block, groups = self.step.fields.get("interleave", 0) + 1, -(-channels // self.sweep)
+        block, groups = self.config.block, -(-channels // self.sweep)
         y, x, group = np.indices((height, width, groups)).reshape(3, -1)
-        self.order = np.lexsort((x % block, group, x // block, y))
+        # The host sends its frame in plain order.
+        self.order = np.lexsort((x % block, group, x // block, y) if self.step.kind == StepKind.SWEEP else (group, x, y))
         self.rank = np.argsort(self.order)
+        # Of every word in that order: its pixel, and the number of its word of marks.
+        self.pixel = self.order // groups
+        self.segments = -(-width // MARK_COLUMNS)
+        self.segment = y[self.order] * self.segments + x[self.order] // MARK_COLUMNS
 
     def _sweep(self, program: Program) -> None:
         """Words, reads of a word, and per PE the share of the words of which a read takes its slot."""
@@ -278,9 +309,9 @@ class _Plan:
             per_group = inside[0].sum() * np.outer(per_x, per_c).reshape(-1)
             self.stolen += per_group[np.arange(config.pes) // config.group_pes] / self.words
 
-    def work(self, changes: Changes) -> _Work:
-        """The step in one frame."""
-        work = _Work(self)
+    def work(self, changes: Changes, pixels: np.ndarray | None) -> _Work:
+        """The step in one frame, in which it sweeps these pixels."""
+        work = _Work(self, pixels)
         clear_words, always = self.clears
         cleared = clear_words[always.astype(bool) | changes.refresh]
         if self.step.tensor is not None:
@@ -290,7 +321,7 @@ class _Plan:
             work.walk = (work.columns @ self.table).max()
         if len(always):
             # A clear uses the slots that sweep and walks leave over, so it lasts at least as long as all three.
-            busy = self.stolen * self.words + work.columns @ self.table
+            busy = self.stolen * work.swept_words + work.columns @ self.table
             work.clear_end = CLEAR * len(always) + cleared.sum() + (busy.max() if len(cleared) else 0)
         return work
 
@@ -314,11 +345,20 @@ class _Work:
         most sweep words that are read by then, because the FIFO has no room for more.
     """
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _Plan, pixels: np.ndarray | None) -> None:
         self.plan, self.count, self.clear_end = plan, 0, 0
         self.cycles = self.stalls = self.words = self.walk = 0
-        self.sweep = plan.words * plan.reads
         self.from_sweep = plan.step.kind == StepKind.SWEEP
+        self.scanned, self.swept_words = 0, 0
+        if plan.step.tensor is not None:
+            self.kept = np.ones(len(plan.order), bool) if pixels is None else pixels.reshape(-1)[plan.pixel]
+        if self.from_sweep:
+            # The words that are swept, and when each begins: a word of marks is read in every cycle.
+            self.swept_words = np.count_nonzero(self.kept)
+            read = np.arange(self.swept_words) * float(plan.reads)
+            self.begins = read + np.maximum.accumulate(plan.segment[self.kept] - read)
+            self.scanned = plan.step.fields["height"] * plan.segments
+        self.sweep = self.swept_words * plan.reads
         # From the begin of a word to the output of the FIFO.
         self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0
         self.way += Queue.LATENCY
@@ -330,8 +370,8 @@ class _Work:
         plan, feeds, sweep = self.plan, self.plan.feeds, self.plan.sweep
         # Words that are not all 0 enter the FIFO, whether or not an edge wants them.
         some = np.stack([mask[c:c + sweep].reshape(-1, mask[0].size).any(axis=0) for c in range(0, len(mask), sweep)])
-        some = some.T.reshape(-1)[plan.order]
-        begin = np.flatnonzero(some) * float(plan.reads) if self.from_sweep else np.arange(some.sum(), dtype=float)
+        some = some.T.reshape(-1)[plan.order][self.kept]
+        begin = self.begins[some] if self.from_sweep else np.arange(some.sum(), dtype=float)
         self.beats = max(1, len(begin))
         # The expansion takes a cycle per word and edge, wanted or not.
         ready = np.arange(len(begin)) * float(len(feeds))
@@ -350,7 +390,8 @@ class _Work:
         feeds = self.plan.feeds
         parts = [f.broadcasts(mask) for f in feeds]
         column = np.concatenate([c + first for (c, _), first in zip(parts, self.plan.first_column[:-1], strict=True)])
-        word = self.plan.rank[np.concatenate([w for _, w in parts])]
+        rank = (np.cumsum(self.kept) - 1)[self.plan.rank]
+        word = rank[np.concatenate([w for _, w in parts])]
         edge = np.repeat(np.arange(len(feeds)), [len(w) for _, w in parts])
         order = np.argsort(word * len(feeds) + edge, kind="stable")
         return column[order], word[order], edge[order]
@@ -376,19 +417,21 @@ class _Work:
         last = self.begin[np.flatnonzero(new_word)]
         self.gap_begin = np.concatenate([[0.0], last[:-1] + plan.reads])[self.word]
         depth = plan.config.fifo_depth
-        self.swept = np.append(word[new_word], np.full(depth, plan.words))[depth:][self.word].astype(float)
+        self.swept = np.append(word[new_word], np.full(depth, self.swept_words))[depth:][self.word].astype(float)
 
     def finish(self, broadcast: float = NEVER, walked: float = NEVER, late: float = 0) -> None:
         """``broadcast``: time of the last one; ``walked``: end of the last walk; ``late``: the sweep at its end."""
-        plan = self.plan
-        ends = [self.clear_end, walked + AFTER_WALK, broadcast + 1, self.expanded + late + self.way]
+        plan, shift = self.plan, TO_SWEEP if self.from_sweep else 0
+        ends = [self.clear_end - shift, walked + AFTER_WALK, broadcast + 1, self.expanded + late + self.way]
         if self.count:
             ends.append(broadcast + self.tail - LNZD - SCATTER)
         if self.from_sweep:
-            ends.append((plan.words - 1) * plan.reads + late + plan.reads + TO_DELTA)
+            ends.append(self.scanned - shift)
+            if self.swept_words:
+                ends.append(self.begins[-1] + late + plan.reads + TO_DELTA)
         elif plan.step.kind == StepKind.FRAME:
             ends.append(self.beats + 1)
-        self.cycles = round(max(ends)) + BARRIER
+        self.cycles = round(max(ends)) + shift + BARRIER
 
 
 def _solve(work: list[_Work]) -> None:

@@ -138,11 +138,11 @@ class LinkDevice:
             self._elements, self._macs_dense, report.traffic, self.board)
 
     def _move_input(self, codes: np.ndarray, refresh: bool) -> tuple[int, int]:
-        """Apply the input's threshold rule, as the driver does; (deltas, squares of what was not sent)."""
+        """Apply the input's threshold rule, as the driver does; (deltas, squares of what was lost)."""
         ref = np.zeros_like(self._input) if refresh else self._input
         limit = 1 if refresh else self._rule.threshold
         deltas, self._input = threshold(codes.astype(np.int16), ref, limit, self._rule.mode)
-        dropped = (codes - ref - deltas).astype(np.int64).ravel()
+        dropped = (self._input - ref - deltas).astype(np.int64).ravel()
         return int(np.count_nonzero(deltas)), int(dropped @ dropped)
 
     def read_tensor(self, name: str) -> np.ndarray:

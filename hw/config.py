@@ -13,11 +13,13 @@ INDEX_BITS = 4
 """Bits of a CSC word's relative row index."""
 CODE_BITS = 9
 """Bits of an activation code and of a delta, signed."""
+MARK_COLUMNS = 32
+"""Pixels of a word of marks; a power of two."""
 MULTIPLIER_BITS = 24
 """Bits of a requantisation multiplier, signed."""
 SHIFT_BITS = 6
 """Bits of a requantisation shift."""
-VERSION = 2
+VERSION = 3
 """Raised whenever a memory image of an older compiler would mean something else."""
 
 
@@ -44,7 +46,8 @@ class AcceleratorConfig:
         depths: per PE ``projection_words`` (lanes accumulators each), ``weight_words``, ``column_words``
         (column table), ``tap_words``, ``codebook_words``; shared ``snapshot_words`` (S codes each),
         ``node_words`` (S channels of one operand each), ``axis_words`` (class tables, y and x alike),
-        ``channel_words``, ``step_words``, ``edge_words``, ``clear_words``.
+        ``channel_words``, ``step_words``, ``edge_words``, ``clear_words``, ``mark_words`` (marks of ``MARK_COLUMNS``
+        pixels each), ``reach_words``, ``span_words`` (which pixels of which tensors a change reaches).
     accumulator_bits
         width of an accumulator; it wraps.
     """
@@ -70,6 +73,9 @@ class AcceleratorConfig:
     step_words: int = 32
     edge_words: int = 32
     clear_words: int = 32
+    mark_words: int = 512
+    reach_words: int = 64
+    span_words: int = 512
     accumulator_bits: int = 27
 
     def __post_init__(self) -> None:
@@ -98,6 +104,11 @@ class AcceleratorConfig:
     def groups(self) -> int:
         """Sweep groups: sets of ``sweep // lanes`` adjacent PEs that one sweep word comes from."""
         return self.rows // self.sweep
+
+    @property
+    def block(self) -> int:
+        """Columns of a block of the ``SweepOrder``: as many as a projection can have phases (at most 16)."""
+        return min(self.groups, 16)
 
     @property
     def group_pes(self) -> int:

@@ -8,7 +8,6 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import CODE_BITS, AcceleratorConfig
 from hw.layouts import Layouts
-from hw.order import SweepOrder
 from hw.pipeline import delay
 
 
@@ -20,10 +19,10 @@ class DeltaUnit(wiring.Component):
     step, refresh : In
         threshold, ``truncate`` (else hold), ``direct`` (send values, not deltas), ``keep`` (there is a snapshot);
         a refresh compares with 0 at threshold 1. Steady from ``start`` on.
-    start : In
-        a new step: the next word is the first of the ``SweepOrder``.
     i, i_valid : In
-        results in the order of the sweep.
+        results.
+    target : In, stream of ``target_word``
+        whose they are, one per result, there before it.
     reference : In, stream of snapshot words
         one per result, there before it.
     o : Out, stream of ``delta_word``
@@ -33,7 +32,8 @@ class DeltaUnit(wiring.Component):
     write, write_address, write_data : Out
         new snapshot words.
     deltas, dropped : Out
-        elements sent by the rule, and sum of squares of the changes that were not, 3 and 5 cycles after their word.
+        elements sent by the rule, and sum of squares of the changes that ``truncate`` lost (hold loses none), 3 and 5
+        cycles after their word.
 
     One word per cycle. Cost: S multipliers of 9 x 9 bits (squares).
     """
@@ -44,7 +44,8 @@ class DeltaUnit(wiring.Component):
         self.config, self.layouts = config, Layouts(config)
         lay = self.layouts
         super().__init__({
-            "step": In(lay.step), "refresh": In(1), "start": In(1), "i": In(lay.codes), "i_valid": In(1),
+            "step": In(lay.step), "refresh": In(1), "i": In(lay.codes), "i_valid": In(1),
+            "target": In(stream.Signature(lay.target_word)),
             "reference": In(stream.Signature(lay.codes)), "o": Out(stream.Signature(lay.delta_word)), "done": Out(1),
             "write": Out(1), "write_address": Out(lay.snapshot_address), "write_data": Out(lay.codes),
             "deltas": Out(range(config.sweep + 1)), "dropped": Out(range((config.sweep << 16) + 1))})
@@ -71,7 +72,7 @@ class DeltaUnit(wiring.Component):
             # what leaves: the value itself or the delta that was sent
             out = Signal(signed(CODE_BITS), name=f"out{lane}")
             rest = Signal(signed(CODE_BITS), name=f"rest{lane}")
-            m.d.sync += [out.eq(Mux(step.direct, value, Mux(sent, d, 0))), rest.eq(Mux(sent, 0, d))]
+            m.d.sync += [out.eq(Mux(step.direct, value, Mux(sent, d, 0))), rest.eq(Mux(sent | ~step.truncate, 0, d))]
             m.d.comb += nonzero[lane].eq(out != 0)
             m.d.sync += self.o.p.deltas[lane].eq(out)
             squares.append(delay(m, rest * rest, 1, reset_less=True))
@@ -80,13 +81,7 @@ class DeltaUnit(wiring.Component):
             self.deltas.eq(Mux(two, sum(sent_mask[i] for i in range(self.config.sweep)), 0)),
             self.dropped.eq(delay(m, Mux(delay(m, two, 1), sum(squares), 0), 1)),
         ]
-        self._position(m)
+        target, p = delay(m, self.target.p, 2, reset_less=True), self.o.p
+        m.d.comb += [self.target.ready.eq(self.i_valid), self.write_address.eq(target.address)]
+        m.d.sync += [p.y.eq(target.y), p.x.eq(target.x), p.group.eq(target.group)]
         return m
-
-    def _position(self, m: Module) -> None:
-        """Where the words are, counted here as in the sweep."""
-        p = self.o.p
-        m.submodules.order = order = SweepOrder(self.config)
-        m.d.comb += [order.step.eq(self.step), order.start.eq(self.start), order.advance.eq(self.i_valid)]
-        m.d.sync += [self.write_address.eq(delay(m, order.address, 1)), p.y.eq(delay(m, order.y, 2)),
-                     p.x.eq(delay(m, order.x, 2)), p.group.eq(delay(m, order.group, 2))]

@@ -16,7 +16,7 @@ from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib.data import ArrayLayout, Layout, StructLayout
 from amaranth.utils import bits_for
 
-from hw.config import CODE_BITS, INDEX_BITS, MULTIPLIER_BITS, SHIFT_BITS, AcceleratorConfig
+from hw.config import CODE_BITS, INDEX_BITS, MARK_COLUMNS, MULTIPLIER_BITS, SHIFT_BITS, AcceleratorConfig
 
 
 class Space(IntEnum):
@@ -36,6 +36,8 @@ class Space(IntEnum):
     EDGES = 11
     CLEARS = 12
     COUNTERS = 13
+    REACHES = 14
+    SPANS = 15
 
 
 class Kind(IntEnum):
@@ -95,9 +97,27 @@ class Layouts:
         return address_bits(self.config.node_words)
 
     @property
+    def mark_address(self) -> int:
+        return address_bits(self.config.mark_words)
+
+    @property
+    def span_address(self) -> int:
+        return address_bits(self.config.span_words)
+
+    @property
+    def segment(self) -> int:
+        """Bits of a number of words of marks in a row, or of one of them."""
+        return bits_for(-(-self.config.max_size // MARK_COLUMNS))
+
+    @property
     def position(self) -> int:
         """Bits of y, x, a height or a width."""
         return bits_for(self.config.max_size)
+
+    @property
+    def pixel(self) -> int:
+        """Bits of a number of pixels of a map."""
+        return 2 * self.position
 
     @property
     def group(self) -> int:
@@ -210,11 +230,14 @@ class Layouts:
 
     @cached_property
     def step(self) -> StructLayout:
-        """A step descriptor. ``interleave`` is one less than the columns of a block of the ``SweepOrder``, a power
-        of two; ``repeat`` and ``channel_mask`` are room for later and must be 0."""
+        """A step descriptor. ``skip``: only pixels with a mark are swept, except in a refresh; the marks begin at
+        ``marks``. ``reach`` and ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room
+        for later and must be 0."""
         return StructLayout({
             "kind": unsigned(2), "height": unsigned(self.position), "width": unsigned(self.position),
-            "groups": unsigned(self.group), "interleave": unsigned(max(1, self.log_groups)),
+            "groups": unsigned(self.group), "skip": unsigned(1), "marks": unsigned(self.mark_address),
+            "reach": unsigned(address_bits(self.config.reach_words)),
+            "reaches": unsigned(bits_for(self.config.reach_words)),
             "operands": ArrayLayout(self.operand, 2), "two": unsigned(1),
             "window_y": self.window, "window_x": self.window, "node": unsigned(self.node_address),
             "sign": unsigned(1), "lo": signed(CODE_BITS), "hi": signed(CODE_BITS),
@@ -270,6 +293,41 @@ class Layouts:
                              "count": unsigned(bits_for(self.config.projection_words)), "always": unsigned(1)})
 
     @cached_property
+    def reach(self) -> StructLayout:
+        """Which pixels of one tensor (its marks begin at ``marks``, ``segments`` words a row) a changed pixel reaches:
+        the spans of its row and of its column, from ``span_y`` and ``span_x`` on."""
+        return StructLayout({"marks": unsigned(self.mark_address), "segments": unsigned(self.segment),
+                             "span_y": unsigned(self.span_address), "span_x": unsigned(self.span_address)})
+
+    @cached_property
+    def span(self) -> StructLayout:
+        """Rows or columns ``first`` to ``last`` of the target; none if ``last`` comes before ``first``."""
+        return StructLayout({"first": unsigned(self.position), "last": unsigned(self.position)})
+
+    @cached_property
+    def mark_word(self) -> StructLayout:
+        """Marks to add to a word of them."""
+        return StructLayout({"address": unsigned(self.mark_address), "mask": unsigned(MARK_COLUMNS)})
+
+    @cached_property
+    def block(self) -> StructLayout:
+        """Pixels of a row to sweep: bit i of ``mask`` is column ``x + i``; ``row`` is the number of pixels above."""
+        return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "row": unsigned(self.pixel),
+                             "mask": unsigned(self.config.block)})
+
+    @cached_property
+    def sweep_word(self) -> StructLayout:
+        """A word of S channels to sweep: channel ``group`` of a pixel; ``row`` as in ``block``."""
+        return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "group": unsigned(self.group),
+                             "row": unsigned(self.pixel)})
+
+    @cached_property
+    def target_word(self) -> StructLayout:
+        """A word of S channels that was swept, and its snapshot word."""
+        return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "group": unsigned(self.group),
+                             "address": unsigned(self.snapshot_address)})
+
+    @cached_property
     def delta_word(self) -> StructLayout:
         """S deltas (or values) of one pixel; ``mask`` marks those that are not zero."""
         return StructLayout({"deltas": self.codes, "mask": unsigned(self.config.sweep), "y": unsigned(self.position),
@@ -279,7 +337,7 @@ class Layouts:
     def counters(self) -> StructLayout:
         """What one step counted. Cycles of the step, deltas sent, deltas broadcast (or vectors), MACs; cycles in
         which a full queue held the broadcast, in which a full FIFO held the sweep, and, summed over PEs, in which
-        the sweep held a walk; squares of the changes that were not sent."""
+        the sweep held a walk; squares of the changes that ``truncate`` lost."""
         return StructLayout({name: unsigned(48 if name in ("macs", "dropped") else 32) for name in (
             "cycles", "deltas", "broadcasts", "macs", "broadcast_stalls", "sweep_stalls", "pe_stalls", "dropped")})
 
@@ -294,6 +352,7 @@ class Layouts:
                 Space.AXIS_Y: (self.axis, c.axis_words), Space.AXIS_X: (self.axis, c.axis_words),
                 Space.CHANNELS: (self.channels, c.channel_words), Space.STEPS: (self.step, c.step_words),
                 Space.EDGES: (self.edge, c.edge_words), Space.CLEARS: (self.clear, c.clear_words),
+                Space.REACHES: (self.reach, c.reach_words), Space.SPANS: (self.span, c.span_words),
                 Space.COUNTERS: (self.counters, c.step_words)}
 
 

@@ -14,6 +14,8 @@ from hw.expand import Expand, ItemLayout
 from hw.layouts import Layouts, StepKind
 from hw.lnzd import LeadingNonZero
 from hw.load import LOAD, NO_IMAGES, Images, Loader, contents_of
+from hw.marker import Marker
+from hw.marks import Marks
 from hw.maxpool import MaxPool
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
@@ -28,6 +30,8 @@ from hw.walker import Walker
 
 REFERENCE_DEPTH = 32
 """Snapshot words between their read and the delta unit (at most 20 cycles)."""
+TARGET_DEPTH = 40
+"""Words between their last read and the delta unit (33 cycles)."""
 
 
 def frame_layout(layouts: Layouts) -> StructLayout:
@@ -54,6 +58,8 @@ class Ring(wiring.Component):
 
     ::
 
+           marks <---------------------------------------------- marker
+             v                                                     |
         +-> sweep -> P / snapshots -> requant -> max-pool -> delta -> FIFO -> expand -> LNZD -> scatter --+
         +-------------------------------- PE array <------------------------------------------------------+
     """
@@ -77,6 +83,8 @@ class Ring(wiring.Component):
         m.submodules.expand = expand = Expand(config, contents)
         m.submodules.lnzd = lnzd = LeadingNonZero(width=config.sweep, tag=ItemLayout(self.layouts).tag)
         m.submodules.scatter = scatter = Scatter(config)
+        m.submodules.marks = marks = Marks(config)
+        m.submodules.marker = marker = Marker(config, contents)
         pes = [ProcessingElement(config, contents_of(self.images, i), index=i) for i in range(config.pes)]
         for i, pe in enumerate(pes):
             m.submodules[f"pe{i}"] = pe
@@ -85,22 +93,28 @@ class Ring(wiring.Component):
         connect(m, flipped(self.run), sequencer.run)
         connect(m, flipped(self.read), readout.i)
         connect(m, readout.o, flipped(self.answer))
-        for block in (sequencer, snapshots, requant, expand, *pes):
+        for block in (sequencer, snapshots, requant, expand, marker, *pes):
             m.d.comb += [getattr(block.load, name).eq(getattr(loader.load, name))
                          for name in loader.load.signature.members]
         step = sequencer.step
         m.d.comb += [self.idle.eq(sequencer.idle), readout.idle.eq(sequencer.idle)]
-        for block in (sweep, requant, delta, expand):
+        for block in (sweep, requant, delta, expand, marker):
             m.d.comb += block.step.eq(step)
+        for block in (sweep, delta, marker):
+            m.d.comb += block.refresh.eq(sequencer.refresh)
+        m.d.comb += [marks.take.eq(sweep.take), marks.take_address.eq(sweep.take_address),
+                     marks.take_clear.eq(sweep.take_clear), sweep.taken.eq(marks.taken)]
+        connect(m, marker.set, marks.set)
         self._read_operands(m, sweep, pes, snapshots, requant, readout)
         self._nonlinear(m, sequencer, sweep, snapshots, requant, maxpool, delta)
         frame_busy = self._deltas(m, sequencer, sweep, delta, fifo)
-        connect(m, fifo.o, expand.i)
+        self._fork(m, fifo.o, expand, marker)
         connect(m, expand.o, lnzd.i)
         connect(m, lnzd.o, scatter.i)
         blocked = self._array(m, sequencer, lnzd, scatter, pes)
         in_flight = self._credits(m, step, sweep, delta, fifo)
-        busy = [sweep.busy, frame_busy, in_flight, fifo.level != 0, expand.busy, scatter.busy, *(pe.busy for pe in pes)]
+        busy = [sweep.busy, frame_busy, in_flight, fifo.level != 0, expand.busy, scatter.busy, marker.busy,
+                *(pe.busy for pe in pes)]
         m.d.comb += sequencer.finished.eq(~Cat(busy).any())
         self._count(m, sequencer, sweep, delta, scatter, pes, blocked, readout)
         return m
@@ -137,10 +151,11 @@ class Ring(wiring.Component):
     def _nonlinear(self, m: Module, sequencer, sweep, snapshots, requant, maxpool, delta) -> None:
         """requant -> max-pool -> delta unit, and the snapshot word that each result is compared with."""
         m.submodules.references = references = Queue(self.layouts.codes, depth=REFERENCE_DEPTH)
+        m.submodules.targets = targets = Queue(self.layouts.target_word, depth=TARGET_DEPTH)
         m.d.comb += [
             maxpool.i.eq(requant.o), maxpool.i_valid.eq(requant.o_valid), maxpool.i_flags.eq(requant.o_flags),
-            delta.i.eq(maxpool.o), delta.i_valid.eq(maxpool.o_valid), delta.refresh.eq(sequencer.refresh),
-            delta.start.eq(sequencer.start),
+            delta.i.eq(maxpool.o), delta.i_valid.eq(maxpool.o_valid),
+            targets.i.valid.eq(sweep.ends), targets.i.p.eq(sweep.target),
             references.i.valid.eq(delay(m, sweep.valid & sweep.slot.reference, ProcessingElement.SWEEP_LATENCY + 1)),
             references.i.p.eq(snapshots.data),
             snapshots.write.eq(delta.write), snapshots.write_address.eq(delta.write_address),
@@ -148,6 +163,7 @@ class Ring(wiring.Component):
             sweep.start.eq(sequencer.start & (sequencer.step.kind == StepKind.SWEEP)),
         ]
         connect(m, references.o, delta.reference)
+        connect(m, targets.o, delta.target)
 
     def _deltas(self, m: Module, sequencer, sweep, delta, fifo):
         """The FIFO takes the delta unit's words, or in a FRAME step the host's that are not all 0."""
@@ -165,6 +181,12 @@ class Ring(wiring.Component):
         with m.Else():
             m.d.comb += [fifo.i.valid.eq(delta.o.valid), fifo.i.p.eq(delta.o.p)]
         return taking
+
+    def _fork(self, m: Module, words, expand, marker) -> None:
+        """Every delta word to the expansion, and its pixel to the marker, in one cycle."""
+        m.d.comb += [expand.i.p.eq(words.p), expand.i.valid.eq(words.valid & marker.ready),
+                     words.ready.eq(expand.i.ready & marker.ready), marker.strobe.eq(words.valid & words.ready),
+                     marker.y.eq(words.p.y), marker.x.eq(words.p.x)]
 
     def _credits(self, m: Module, step, sweep, delta, fifo):
         """An output word of the sweep is begun only when the FIFO has room for it; a word of zeros gives it back."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.data import StructLayout
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
 
-from hw.config import AcceleratorConfig
+from hw.config import MARK_COLUMNS, AcceleratorConfig
 from hw.layouts import Layouts
 from hw.order import SweepOrder
 from hw.pipeline import delay
+from hw.scan import Scan
 
 FLAGS = StructLayout({"first": unsigned(1), "last": unsigned(1), "second": unsigned(1), "window_first": unsigned(1),
                       "window_last": unsigned(1), "outside": unsigned(1)})
@@ -36,9 +37,11 @@ class Sweep(wiring.Component):
 
     Members
     -------
-    step : In
+    step, refresh : In
         the step descriptor, steady from ``start`` until ``busy`` falls.
     start, busy : In, Out
+    take, take_address, take_clear, taken
+        to ``Marks``.
     enable : In
         a new output word may be begun in the next cycle (there is room for it behind the nonlinear unit).
     begun : Out
@@ -48,105 +51,107 @@ class Sweep(wiring.Component):
     slot : Out
         one read: of ``projection`` or ``snapshot`` at ``address``, and perhaps of the ``reference`` (the target's
         own snapshot word). ``valid`` with it.
+    target, ends : Out
+        the word that the slot is for, and that it is its last one.
     early : Out
         ``projection`` and ``group`` of the slot that comes in the next cycle.
 
     One read per cycle; the reference comes along with the first operand when that is a projection, else it takes a
-    slot of its own, because the snapshots have one read port. Latency 5 cycles from position to ``slot``.
-    Cost: two small multipliers.
+    slot of its own, because the snapshots have one read port. From ``start`` to the first read ``FIRST_READ`` cycles,
+    from there to ``slot`` ``LATENCY``. Cost: five small multipliers.
+
+    ::
+
+        marks -> Scan -> blocks -> SweepOrder -> words -> windows, operands -> addresses -> slot
     """
 
+    FIRST_READ = Scan.LATENCY + SweepOrder.LATENCY + 1
     LATENCY = 5
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
-        super().__init__({"step": In(self.layouts.step), "start": In(1), "busy": Out(1), "enable": In(1),
-                          "begun": Out(1), "stalled": Out(1), "valid": Out(1),
-                          "early": Out(SweepSlot(self.layouts).early),
-                          "slot": Out(SweepSlot(self.layouts).layout)})
+        lay = self.layouts
+        super().__init__({"step": In(lay.step), "refresh": In(1), "start": In(1), "busy": Out(1), "take": Out(1),
+                          "take_address": Out(lay.mark_address), "take_clear": Out(1), "taken": In(MARK_COLUMNS),
+                          "enable": In(1), "begun": Out(1), "stalled": Out(1), "valid": Out(1),
+                          "early": Out(SweepSlot(lay).early), "slot": Out(SweepSlot(lay).layout),
+                          "target": Out(lay.target_word), "ends": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        issue, position = self._position(m)
+        m.submodules.scan = scan = Scan(self.config)
+        m.submodules.order = order = SweepOrder(self.config)
+        m.d.comb += [scan.step.eq(self.step), scan.refresh.eq(self.refresh), scan.start.eq(self.start),
+                     self.take.eq(scan.take), self.take_address.eq(scan.take_address),
+                     self.take_clear.eq(scan.take_clear), scan.taken.eq(self.taken), order.step.eq(self.step)]
+        connect(m, scan.o, order.i)
+        issue, position, running = self._position(m, order.o)
+        m.d.comb += self.busy.eq(scan.busy | order.o.valid | running)
         self._address(m, issue, position)
         return m
 
-    def _position(self, m: Module):
-        """The nested loops. A coordinate of the source runs one window ahead of -pad, so it is signed."""
+    def _position(self, m: Module, words):
+        """The reads of a word, one after the other: operands, and around them the window."""
         lay, step = self.layouts, self.step
-        m.submodules.order = order = SweepOrder(self.config)
-        m.d.comb += [order.step.eq(step), order.start.eq(self.start)]
-        running, fresh = Signal(), Signal()                     # ``fresh``: the next read is a word's first
-        node, second = Signal(lay.node_address), Signal()
+        # The word under way, and its source without padding and window.
+        word, running, done = Signal(lay.sweep_word, reset_less=True), Signal(), Signal()
+        base_y, base_x = (Signal(2 * lay.position, name=f"base_{k}", reset_less=True) for k in "yx")
+        pixel, node = Signal(lay.pixel, reset_less=True), Signal(lay.node_address, reset_less=True)
+        fresh, second = Signal(init=1), Signal()                # ``fresh``: the next read is a word's first
+        m.d.comb += words.ready.eq(~running | done)
+        with m.If(words.ready):
+            m.d.sync += [running.eq(words.valid), word.eq(words.p), base_y.eq(words.p.y * step.window_y.stride),
+                         base_x.eq(words.p.x * step.window_x.stride), pixel.eq(words.p.row + words.p.x),
+                         node.eq(step.node + (words.p.group << step.two))]
         issue, own_slot = Signal(), Signal()
         apart = delay(m, step.keep & ~step.operands[0].place.projection, 1)      # steady, as the step
         m.d.comb += [
             own_slot.eq(apart & fresh), issue.eq(running & (self.enable | ~fresh)),
-            self.stalled.eq(running & ~issue), self.busy.eq(running), self.begun.eq(issue & fresh)]
+            self.stalled.eq(running & ~issue), self.begun.eq(issue & fresh)]
         y, x = (self._axis(m, name, window) for name, window in (("y", step.window_y), ("x", step.window_x)))
         operand_last = Signal()                                              # ``second == step.two``
         window_first = y["window_first"] & x["window_first"]
         window_last = y["window_last"] & x["window_last"]
+        m.d.comb += done.eq(issue & ~own_slot & operand_last & window_last)
         with m.If(issue):
-            m.d.sync += fresh.eq(0)
+            m.d.sync += fresh.eq(done)
         with m.If(issue & ~own_slot):
             m.d.sync += [second.eq(~operand_last), operand_last.eq(~(operand_last & step.two))]
-            m.d.comb += [x["next_tap"].eq(operand_last), y["next_tap"].eq(operand_last & x["window_last"]),
-                         order.advance.eq(operand_last & window_last)]
-        with m.If(order.advance):
-            m.d.sync += fresh.eq(1)
-            m.d.comb += [x["next"].eq(order.within | order.onward), x["keep"].eq(order.onward),
-                         x["back"].eq(order.back), x["start"].eq(order.down), y["next"].eq(order.down)]
-            with m.If(order.back):
-                m.d.sync += node.eq(node + 1 + step.two)
-            with m.If(order.onward | order.down):
-                m.d.sync += node.eq(step.node)
-            with m.If(order.last):
-                m.d.sync += running.eq(0)
+            m.d.comb += [x["next"].eq(operand_last), y["next"].eq(operand_last & x["window_last"])]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), node.eq(step.node), second.eq(0), operand_last.eq(~step.two), fresh.eq(1)]
+            m.d.sync += operand_last.eq(~step.two)
             m.d.comb += [y["start"].eq(1), x["start"].eq(1)]
         reads = ~own_slot
         return issue, {
-            "y": y["source"], "x": x["source"], "group": order.group, "node": node + second, "second": second,
-            "reads": reads, "reference_address": order.address, "reference": step.keep & fresh,
+            "word": word, "base_y": base_y, "base_x": base_x, "pixel": pixel, "y": y["offset"], "x": x["offset"],
+            "node": node + second, "second": second, "reads": reads, "reference": step.keep & fresh,
             "first": ~second & reads, "last": operand_last & reads,
-            "window_first": window_first, "window_last": window_last}
+            "window_first": window_first, "window_last": window_last}, running
 
     def _axis(self, m: Module, name: str, window) -> dict:
-        """One coordinate of the source, at * stride - pad + tap * dilation, kept by additions.
+        """One coordinate of the window: ``offset`` is tap * dilation - pad, kept by additions.
 
-        Strobes: ``next_tap`` of the window; ``next`` position, ``keep`` it as the block's first, ``back`` to that;
-        ``start``."""
+        Strobes: ``next`` tap, after the last one the first; ``start``."""
         bits = self.layouts.position
-        tap = Signal(bits, name=f"{name}_tap")
-        base, block, source = (Signal(signed(bits + 2), name=f"{name}_{k}") for k in ("base", "block", "source"))
-        strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next", "keep", "back", "next_tap")}
+        tap, offset = Signal(bits, name=f"{name}_tap"), Signal(signed(bits + 2), name=f"{name}_offset")
+        strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next")}
         # ``tap == window.kernel - 1``, worked out a tap ahead.
         window_last, alone = Signal(name=f"{name}_window_last"), window.kernel == 1
-        with m.If(strobes["next_tap"]):
-            m.d.sync += [tap.eq(tap + 1), source.eq(source + window.dilation),
-                         window_last.eq(tap == window.kernel - 2)]
-            with m.If(window_last):
-                m.d.sync += [tap.eq(0), source.eq(base), window_last.eq(alone)]
         with m.If(strobes["next"]):
-            m.d.sync += [base.eq(base + window.stride), source.eq(base + window.stride)]
-        with m.If(strobes["keep"]):
-            m.d.sync += block.eq(base + window.stride)
-        with m.If(strobes["back"]):
-            m.d.sync += [base.eq(block), source.eq(block)]
-        with m.If(strobes["start"]):
-            m.d.sync += [tap.eq(0), window_last.eq(alone), base.eq(-window.pad), block.eq(-window.pad),
-                         source.eq(-window.pad)]
-        return strobes | {"source": source, "window_first": tap == 0, "window_last": window_last}
+            m.d.sync += [tap.eq(tap + 1), offset.eq(offset + window.dilation), window_last.eq(tap == window.kernel - 2)]
+        with m.If((strobes["next"] & window_last) | strobes["start"]):
+            m.d.sync += [tap.eq(0), offset.eq(-window.pad), window_last.eq(alone)]
+        return strobes | {"offset": offset, "window_first": tap == 0, "window_last": window_last}
 
     def _address(self, m: Module, issue, position: dict) -> None:
         """``base + (y * pitch + (x >> phase_bits)) * blocks + (c >> group_bits)`` in five cycles."""
         lay, slot = self.layouts, self.slot
-        one = {name: delay(m, value, 1) for name, value in position.items()}
+        one = {name: delay(m, value, 1) for name, value in position.items() if name not in ("y", "x")}
         operand = Signal(lay.operand, name="operand")
-        m.d.sync += operand.eq(Mux(position["second"], self.step.operands[1], self.step.operands[0]))
-        place, x, y, c = operand.place, one["x"], one["y"], one["group"]
+        y, x = (Signal(signed(lay.position + 2), name=k) for k in "yx")
+        m.d.sync += [operand.eq(Mux(position["second"], self.step.operands[1], self.step.operands[0])),
+                     y.eq(position["base_y"] + position["y"]), x.eq(position["base_x"] + position["x"])]
+        place, c = operand.place, one["word"].group
         outside = (x < 0) | (y < 0) | (x >= operand.width) | (y >= operand.height)
         # cycle 2: row, group; cycle 3: pixel; cycle 4: its first word; cycle 5: word
         row, column = Signal(2 * lay.position), Signal(lay.position)
@@ -168,6 +173,7 @@ class Sweep(wiring.Component):
         place3, in_group3 = delay(m, place2, 1), delay(m, in_group, 1)
         word, within = delay(m, pixel * place3.blocks, 1), delay(m, in_group3 + place3.base, 1)
         m.d.sync += slot.address.eq(word + within)
+        words = delay(m, one["pixel"] * self.step.groups, 1)
         valid1 = delay(m, issue, 1)
         m.d.comb += [
             self.valid.eq(delay(m, valid1, 4)),
@@ -176,7 +182,10 @@ class Sweep(wiring.Component):
             slot.projection.eq(delay(m, self.early.projection, 1)), slot.group.eq(delay(m, self.early.group, 1)),
             slot.snapshot.eq(delay(m, valid1 & reads & ~place.projection, 4)),
             slot.reference.eq(delay(m, valid1 & one["reference"], 4)),
-            slot.reference_address.eq(delay(m, one["reference_address"], 4)),
+            slot.reference_address.eq(delay(m, words + delay(m, self.step.snapshot + one["word"].group, 1), 3)),
             slot.node.eq(delay(m, one["node"], 4)),
             slot.flags.eq(delay(m, flags2, 3)),
+            self.ends.eq(self.valid & slot.flags.last & slot.flags.window_last),
+            self.target.address.eq(slot.reference_address),
         ]
+        m.d.comb += [self.target[name].eq(delay(m, one["word"][name], 4, reset_less=True)) for name in ("y", "x", "group")]

@@ -33,7 +33,7 @@ class TensorStats:
     elements, nonzero, deltas
         number of elements; of those, not zero after the threshold rule; changed and sent.
     dropped
-        sum of squares of the changes that were not sent.
+        sum of squares of the changes that were lost: by ``truncate``, hold only puts them off.
     """
 
     elements: int
@@ -85,7 +85,7 @@ class FrameResult:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Sum of squares of the changes that were not sent, by tensor."""
+        """Sum of squares of the changes that were lost, by tensor."""
         return {name: t.dropped for name, t in self.tensors.items()}
 
     def total(self, field: str) -> int:
@@ -172,7 +172,7 @@ class GoldenModel:
             ref, limit = self.snapshots[tensor.name], 1 if refresh else self.thresholds[tensor.name]
             deltas, value = threshold(x, ref, limit, self.modes[tensor.name])
             self.snapshots[tensor.name] = value
-            tensors[tensor.name] = _tensor_stats(x, ref, deltas, value)
+            tensors[tensor.name] = _tensor_stats(ref, deltas, value)
             self._scatter(tensor, deltas, value, edges)
         return FrameResult(self.outputs(self.state), refresh, tensors,
                            tuple(edges[id(e)] for e in self.graph.edges))
@@ -306,7 +306,7 @@ def _by_tensor(graph: Graph, value, default, what: str) -> dict:
     return dict.fromkeys(graph.tensors, default) | dict(value)
 
 
-def _tensor_stats(x: np.ndarray, ref: np.ndarray, deltas: np.ndarray, value: np.ndarray) -> TensorStats:
-    dropped = (x - ref - deltas).astype(np.float64).ravel()
-    return TensorStats(x.size, int(np.count_nonzero(value)), int(np.count_nonzero(deltas)),
+def _tensor_stats(ref: np.ndarray, deltas: np.ndarray, value: np.ndarray) -> TensorStats:
+    dropped = (value - ref - deltas).astype(np.float64).ravel()
+    return TensorStats(value.size, int(np.count_nonzero(value)), int(np.count_nonzero(deltas)),
                        int(dropped @ dropped))

@@ -11,6 +11,7 @@ import numpy as np
 from host.compiler.edges import Lowered, Weights, choose_kind
 from host.compiler.order import balanced, phases, rearranged
 from host.compiler.places import Place, place_all
+from host.compiler.reach import Reach, Reaches, reaches_of, skippable
 from host.compiler.weights import Table
 from host.errors import UserError
 from hw.config import AcceleratorConfig
@@ -31,6 +32,10 @@ class Step:
         indices into ``graph.edges``, in the order of their descriptors.
     fields
         the descriptor without threshold and mode.
+    reaches
+        what its deltas reach, in the order of the table.
+    reads
+        tensors whose snapshots its node reads.
     """
 
     kind: StepKind
@@ -38,6 +43,8 @@ class Step:
     direct: bool
     edges: tuple[int, ...]
     fields: dict
+    reaches: tuple[Reach, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,15 @@ class Program:
         """uint32[steps, chunks]: the step table with the thresholds and modes of the tensors (input excepted,
         whose rule the host applies)."""
         words = []
+        thresholds, modes = ({n: v.get(n, default) if isinstance(v, Mapping) else v for n in self.graph.tensors}
+                             for v, default in ((threshold, 0), (mode, "hold")))
+        lossy = {n for n in thresholds if modes[n] == "truncate" and thresholds[n] > 1}
         for step in self.steps:
-            t = threshold.get(step.tensor, 0) if isinstance(threshold, Mapping) else threshold
-            m = mode.get(step.tensor, "hold") if isinstance(mode, Mapping) else mode
-            own = {"threshold": t, "truncate": int(m == "truncate")} if step.kind == StepKind.SWEEP else {}
+            own = {}
+            if step.kind == StepKind.SWEEP:
+                # Where truncate loses a change, the snapshot moves without a delta that would leave a mark.
+                own = {"threshold": thresholds[step.tensor], "truncate": int(modes[step.tensor] == "truncate"),
+                       "skip": int(step.fields["skip"] and not lossy & set(step.reads))}
             words.append(_packed(self.layouts.step, step.fields | own, 1, f"step of {step.tensor}"))
         return np.concatenate(words)
 
@@ -114,6 +126,8 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
     clears: list[tuple[int, int, int]] = []
     edges: list[dict] = []
     steps = []
+    skipping, reaching, reaches = skippable(graph, order), reaches_of(graph, order), Reaches()
+    marks = {number: reaches.place(number, order[number][1]) for number in skipping}
     for number, (kind, tensor, node, direct, ids) in enumerate(order):
         entry = {"kind": int(kind), "direct": int(direct), "edge": len(edges) if ids else 0,
                  "edges": len(ids)}
@@ -125,15 +139,19 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
         entry["clear"] = first_clear if entry["clears"] else 0
         if kind == StepKind.SWEEP:
             entry |= _node_fields(graph, node, tensor, places, len(nodes))
-            # Blocks of as many columns as the targets have phases, so that successive words go to other phases.
-            entry["interleave"] = max([places[graph.edges[i].target].phases for i in ids], default=1) - 1
+            entry |= {"skip": int(number in marks), "marks": marks.get(number, 0)}
             nodes += _node_rows(node, tensor.shape[0], config.sweep, places)
-        steps.append(Step(kind, tensor and tensor.name, direct, tuple(ids), entry))
+        if reaching[number]:
+            entry |= {"reach": reaches.add(reaching[number], {n: order[n][1].shape[2] for n in skipping}),
+                      "reaches": len(reaching[number])}
+        steps.append(Step(kind, tensor and tensor.name, direct, tuple(ids), entry, tuple(reaching[number]),
+                          tuple(op.source for op in (node.operands if node else ()) if op.source in graph.tensors)))
     used = {"projection_words": p_words, "snapshot_words": snapshot_words, "node_words": len(nodes),
             "clear_words": len(clears), "edge_words": len(edges), "step_words": len(steps),
             "weight_words": max(weights.weight_words), "column_words": weights.columns,
             "tap_words": max(t.size for t in weights.taps), "codebook_words": weights.codebook.size,
             "axis_words": max(weights.axis_y.size, weights.axis_x.size), "channel_words": weights.channels.size,
+            "mark_words": reaches.marks, "reach_words": reaches.table.size, "span_words": reaches.spans.size,
             "max_blocks": max(x.descriptor["walk"]["last_block"] + 1 for x in lowered)}
     if fit:
         config = _grown(config, **used)
@@ -141,7 +159,7 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
              for name, n in used.items() if n > getattr(config, name)]
     if short:
         raise UserError(f"network {graph.name} does not fit this accelerator: {'; '.join(short)}")
-    images = _images(graph, config, weights, nodes, clears, edges)
+    images = _images(graph, config, weights, nodes, clears, edges, reaches)
     return Program(original, config, tuple(steps), places, lowered, images, used)
 
 
@@ -251,7 +269,7 @@ def _node_rows(node: Node, channels: int, sweep: int, places: Mapping[str, Place
 
 
 def _images(graph: Graph, config: AcceleratorConfig, weights: Weights, nodes: list[dict], clears: list,
-            edges: list[dict]) -> dict[Space, list[np.ndarray]]:
+            edges: list[dict], reaches: Reaches) -> dict[Space, list[np.ndarray]]:
     """Every memory but the step table, packed; one image per PE, or one."""
     lay, name = Layouts(config), f"network {graph.name}"
     wrap = {"offset": lay.projection_address, "origin": lay.projection_address}
@@ -278,7 +296,8 @@ def _images(graph: Graph, config: AcceleratorConfig, weights: Weights, nodes: li
         images[Space.TAPS].append(table(lay.tap, weights.taps[pe].columns(), weights.taps[pe].size))
         images[Space.CODEBOOK].append(_packed(lay.codebook, codebook, len(codebook), name))
     for space, layout, pool in ((Space.AXIS_Y, lay.axis, weights.axis_y), (Space.AXIS_X, lay.axis, weights.axis_x),
-                                (Space.CHANNELS, lay.channels, weights.channels)):
+                                (Space.CHANNELS, lay.channels, weights.channels),
+                                (Space.REACHES, lay.reach, reaches.table), (Space.SPANS, lay.span, reaches.spans)):
         images[space] = [table(layout, pool.columns(), pool.size)]
     rows = {k: np.stack([n[k] for n in nodes]) for k in nodes[0]} if nodes else {}
     images[Space.NODES] = [_packed(lay.node, rows, len(nodes), name)]
