@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
+from amaranth.lib.data import StructLayout
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -24,7 +25,12 @@ class Marks(wiring.Component):
     set : In, stream of ``mark_word``
         adds marks to a word, never to one that is taken in the same step.
 
-    A take per cycle; ``set`` takes 4 cycles, and waits while words are taken. Cost: one RAM of ``mark_words`` words.
+    One of them per cycle; a take comes first, and what is added to one word twice within ``TAKE_LATENCY`` cycles waits.
+    Cost: one RAM of ``mark_words`` words.
+
+    ::
+
+        cycle 0  address -> RAM     1  RAM latch     2  taken; RAM written
     """
 
     TAKE_LATENCY = 2
@@ -39,24 +45,17 @@ class Marks(wiring.Component):
         m = Module()
         m.submodules.ram = ram = Memory(shape=unsigned(MARK_COLUMNS), depth=self.config.mark_words, init=[])
         read, write = ram.read_port(), ram.write_port()
-        m.d.comb += [read.addr.eq(Mux(self.take, self.take_address, self.set.p.address)),
-                     self.taken.eq(delay(m, read.data, 1, reset_less=True))]
-        # A word is cleared in the cycle after its read, because a read port's answer must not depend on a write.
-        clear, address = delay(m, self.take & self.take_clear, 1), delay(m, self.take_address, 1, reset_less=True)
-        merged, writing = Signal(MARK_COLUMNS, reset_less=True), Signal()
-        m.d.comb += [write.en.eq(clear | writing), write.addr.eq(Mux(clear, address, self.set.p.address)),
-                     write.data.eq(Mux(clear, 0, merged)), self.set.ready.eq(writing & ~clear)]
-        with m.FSM():
-            with m.State("READ"):
-                with m.If(self.set.valid & ~self.take):
-                    m.next = "LATCH"
-            with m.State("LATCH"):
-                m.next = "MERGE"
-            with m.State("MERGE"):
-                m.d.sync += merged.eq(self.taken | self.set.p.mask)
-                m.next = "WRITE"
-            with m.State("WRITE"):
-                m.d.comb += writing.eq(1)
-                with m.If(~clear):
-                    m.next = "READ"
+        op = StructLayout({"write": unsigned(1), "clear": unsigned(1), "address": unsigned(self.layouts.mark_address),
+                           "mask": unsigned(MARK_COLUMNS)})
+        now = Signal(op)
+        one = delay(m, now, 1)
+        two = delay(m, one, 1)
+        added = self.set.p
+        soon = Cat(o.write & (o.address == added.address) for o in (one, two)).any()
+        m.d.comb += [
+            self.set.ready.eq(~self.take & ~soon), self.taken.eq(delay(m, read.data, 1, reset_less=True)),
+            read.addr.eq(now.address), now.address.eq(Mux(self.take, self.take_address, added.address)),
+            now.write.eq(Mux(self.take, self.take_clear, self.set.valid & self.set.ready)),
+            now.clear.eq(self.take), now.mask.eq(added.mask), write.en.eq(two.write), write.addr.eq(two.address),
+            write.data.eq(Mux(two.clear, 0, self.taken | two.mask))]
         return m

@@ -113,8 +113,9 @@ class Ring(wiring.Component):
         connect(m, lnzd.o, scatter.i)
         blocked = self._array(m, sequencer, lnzd, scatter, pes)
         in_flight = self._credits(m, step, sweep, delta, fifo)
-        busy = [sweep.busy, frame_busy, in_flight, fifo.level != 0, expand.busy, scatter.busy, marker.busy,
-                *(pe.busy for pe in pes)]
+        deltas = [sweep.busy, frame_busy, in_flight, fifo.level != 0]
+        m.d.comb += [marker.start.eq(sequencer.start), marker.more.eq(Cat(deltas).any())]
+        busy = [*deltas, expand.busy, scatter.busy, marker.busy, *(pe.busy for pe in pes)]
         m.d.comb += sequencer.finished.eq(~Cat(busy).any())
         self._count(m, sequencer, sweep, delta, scatter, pes, blocked, readout)
         return m

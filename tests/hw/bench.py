@@ -8,7 +8,9 @@ import numpy as np
 from amaranth.hdl import Shape
 from amaranth.sim import Simulator
 
+from hw.config import MARK_COLUMNS
 from hw.layouts import pack, size_of, unpack
+from hw.marks import Marks
 
 STALLS = ("none", "random", "bursty")
 """How a stream is held up."""
@@ -101,6 +103,29 @@ def through(dut, values: list[int], expected: int, *, i_stall: str = "none", o_s
 
     simulate(dut, source, sink)
     return got
+
+
+class MarksModel:
+    """Stands for ``hw.marks`` at the ports ``take`` and ``taken`` of a block; ``words`` int64 is what it holds."""
+
+    def __init__(self, dut, rng: np.random.Generator, words: int) -> None:
+        self.dut, self.rng = dut, rng
+        self.words, self.taken = self._any(words), []
+        self._pipe = [0] * Marks.TAKE_LATENCY
+
+    def cycle(self, ctx) -> None:
+        """One cycle; before its tick. Nobody may look at ``taken`` when nothing was."""
+        ctx.set(self.dut.taken, self._pipe.pop(0))
+        at, word = ctx.get(self.dut.take_address), int(self._any())
+        if ctx.get(self.dut.take):
+            word = int(self.words[at])
+            self.taken.append(at)
+            if ctx.get(self.dut.take_clear):
+                self.words[at] = 0
+        self._pipe.append(word)
+
+    def _any(self, count: int | None = None):
+        return self.rng.integers(0, 1 << MARK_COLUMNS, count)
 
 
 def signed_value(value: int, shape) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,20 +16,26 @@ from hw.order import SweepOrder
 from hw.requant import Requantise
 from hw.sweep import FLAGS, Sweep, SweepSlot
 from sim.arithmetic import threshold
-from tests.hw.bench import fields, raw, simulate, word
+from tests.hw.bench import MarksModel, fields, raw, receive, send, simulate, stalls, word
 
 SMALL = dict(projection_words=512, snapshot_words=512, node_words=64, max_size=31, max_channels=32, step_words=4,
              weight_words=64, column_words=16, tap_words=16, codebook_words=32, max_blocks=8, axis_words=16,
              channel_words=4, edge_words=4, clear_words=4)
-CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, **SMALL)
+
+def config_of(groups: int) -> AcceleratorConfig:
+    """S = 4 and so many sweep groups, which is the size of a block as well."""
+    return AcceleratorConfig(pes=2 * groups, lanes=2, sweep=4, **SMALL)
 
 
-def place(projection: bool, shape, base: int, phase_bits: int) -> Place:
+CONFIG = config_of(2)
+
+
+def place(projection: bool, shape, base: int, phase_bits: int, groups: int = 2) -> Place:
     c, _, w = shape
     if not projection:
         return Place(False, shape, base, w, -(-c // 4), 0, 0)
-    return Place(True, shape, base, -(-w // (1 << phase_bits)), -(-c // (8 >> phase_bits)), phase_bits,
-                 1 - phase_bits)
+    return Place(True, shape, base, -(-w // (1 << phase_bits)), -(-c // (4 * groups >> phase_bits)), phase_bits,
+                 groups.bit_length() - 1 - phase_bits)
 
 
 def in_order(height: int, width: int, groups: int, block: int) -> list[tuple[int, int, int]]:
@@ -38,59 +43,60 @@ def in_order(height: int, width: int, groups: int, block: int) -> list[tuple[int
     return sorted(np.ndindex(height, width, groups), key=lambda w: (w[0], w[1] // block, w[2], w[1] % block))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 3), (3, 2, 1), (2, 4, 2), (2, 7, 3), (1, 9, 2)])
-@pytest.mark.parametrize("block", [1, 2, 4])
-def test_sweep_order(shape, block):
-    """Every word once, in order, whenever ``advance`` comes; twice, as a second step may follow at once."""
-    dut, rng, got = SweepOrder(AcceleratorConfig(pes=8, lanes=2, sweep=4, **SMALL)), np.random.default_rng(block), []
-    expected = in_order(*shape, block)
+@pytest.mark.parametrize("groups", [1, 2, 3, 8])
+@pytest.mark.parametrize("block", [1, 2, 4, 16])
+def test_sweep_order(groups, block):
+    """Every word of every block once, in order, whatever its pixels; without a gap when nothing stalls."""
+    rng = np.random.default_rng(groups)
+    blocks = [(int(y), block * int(x), int(row), int(mask)) for y, x, row, mask in zip(
+        rng.integers(0, 32, 40), rng.integers(0, 31 // block + 1, 40), rng.integers(0, 1 << 10, 40),
+        np.where(rng.random(40) < 0.3, (1 << block) - 1, rng.integers(1, 1 << block, 40)), strict=True)]
+    expected = [(y, x + i, g, row) for y, x, row, mask in blocks for g in range(groups) for i in range(block)
+                if mask >> i & 1]
+    for i_stall, o_stall in (("none", "none"), ("random", "none"), ("none", "bursty"), ("bursty", "random")):
+        dut, got = SweepOrder(config_of(block)), []
+        lay = dut.layouts
+        values = [word(lay.block, dict(zip(("y", "x", "row", "mask"), b, strict=True))) for b in blocks]
 
-    async def body(ctx):
-        ctx.set(raw(dut.step), word(dut.layouts.step, {"height": shape[0], "width": shape[1], "groups": shape[2],
-                                                       "interleave": block - 1, "snapshot": 7}))
-        for _ in range(2):
-            ctx.set(dut.start, 1)
-            await ctx.tick()
-            ctx.set(dut.start, 0)
-            last = False
-            while not last:
-                advance, last = bool(rng.random() < 0.7), ctx.get(dut.last)
-                ctx.set(dut.advance, advance)
-                if advance:
-                    got.append(((ctx.get(dut.y), ctx.get(dut.x), ctx.get(dut.group)), ctx.get(dut.address),
-                                [ctx.get(s) for s in (dut.within, dut.back, dut.onward, dut.down)]))
-                last = last and advance
-                await ctx.tick()
-                assert len(got) <= 2 * len(expected), "the last word does not come"
-            ctx.set(dut.advance, 0)
+        async def source(ctx, dut=dut, values=values, i_stall=i_stall):
+            ctx.set(raw(dut.step), word(dut.layouts.step, {"groups": groups}))
+            await send(ctx, dut.i, values, stalls(i_stall, rng))
 
-    simulate(dut, body)
-    for (y, x, group), address, _ in got:
-        assert address == 7 + (y * shape[1] + x) * shape[2] + group
-    assert [at for at, _, _ in got] == 2 * expected
-    for (at, _, strobes), (to, _, _) in pairwise(got[:len(expected)]):
-        kind = 3 if to[0] > at[0] else 0 if to[2] == at[2] and to[1] % block else 1 if to[2] > at[2] else 2
-        assert strobes == [int(i == kind) for i in range(4)]
+        async def sink(ctx, dut=dut, got=got, o_stall=o_stall):
+            await receive(ctx, dut.o, len(expected), stalls(o_stall, rng), got)
+
+        simulate(dut, source, sink)
+        found = [fields(lay.sweep_word, value) for value, _ in got]
+        assert [tuple(int(f[k][0]) for k in ("y", "x", "group", "row")) for f in found] == expected
+        if i_stall == o_stall == "none":
+            assert (np.diff([cycle for _, cycle in got]) == 1).all(), "a gap between words"
+            assert got[0][1] == SweepOrder.LATENCY
 
 
 @pytest.mark.parametrize("sources", ["p", "s", "pp", "ps", "ss"])
 @pytest.mark.parametrize("pooled", [False, True])
-@pytest.mark.parametrize("phase_bits", [0, 1])
-@pytest.mark.parametrize("interleave", [0, 1])
-def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, phase_bits, interleave):
-    """Addresses by ``Place.addresses``; windows clipped to the image; the reference once per word; one slot a cycle."""
-    shape = (6, 5, 7)
+@pytest.mark.parametrize("groups,phase_bits", [(1, 0), (2, 0), (2, 1), (4, 1)])
+@pytest.mark.parametrize("marks", ["none", "random", "refresh"])
+def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, groups, phase_bits, marks):
+    """Addresses by ``Place.addresses``; windows clipped to the image; the reference once per word; one slot a cycle.
+    With marks only the pixels that have one, except in a refresh; the marks are gone afterwards."""
+    shape, rng = (6, 5, 7), np.random.default_rng(phase_bits)
     kernel, stride, pad, dilation = ((3, 2), (2, 1), (1, 1), (1, 2)) if pooled else ((1, 1), (1, 1), (0, 0), (1, 1))
     out = (3, 6) if pooled else shape[1:]
-    places = [place(s == "p", shape, 40 * i + 3, phase_bits) for i, s in enumerate(sources)]
-    dut = Sweep(CONFIG)
+    places = [place(s == "p", shape, 40 * i + 3, phase_bits, groups) for i, s in enumerate(sources)]
+    dut = Sweep(config_of(groups))
+    skip, base, marked = marks != "none", 5, rng.random(out) < 0.4
+    memory = MarksModel(dut, rng, 16)
+    memory.words[base:base + out[0]] = (marked << np.arange(out[1])).sum(axis=1)
+    before = memory.words.copy()
     step = {"height": out[0], "width": out[1], "groups": 2, "node": 5, "keep": 1, "snapshot": 11,
-            "two": len(sources) - 1, "interleave": interleave,
+            "two": len(sources) - 1, "skip": int(skip), "marks": base,
             "operands": [{"place": p.fields(), "height": 5, "width": 7} for p in places] + [{}] * (2 - len(places)),
             **{f"window_{n}": {"kernel": kernel[a], "stride": stride[a], "dilation": dilation[a], "pad": pad[a]}
                for a, n in enumerate("yx")}}
+    words = [w for w in in_order(*out, 2, groups) if marks != "random" or marked[w[:2]]]
     expected, own = [], sources[0] == "s"
-    for y, x, g in in_order(*out, 2, interleave + 1):
+    for y, x, g in words:
         reference = 11 + (y * out[1] + x) * 2 + g
         if own:
             expected.append(("reference", reference))
@@ -103,24 +109,35 @@ def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, phase_bit
                 ends = (ky, kx) == (0, 0), (ky, kx) == (kernel[0] - 1, kernel[1] - 1)
                 expected.append((p.projection, at, i == 0, i == len(places) - 1, *ends, 5 + g * len(places) + i,
                                  reference if (ky, kx, i) == (0, 0, 0) and not own else None))
-    got, gaps = [], []
+    got, gaps, targets = [], [], []
 
     async def body(ctx):
         ctx.set(raw(dut.step), word(dut.layouts.step, step))
+        ctx.set(dut.refresh, marks == "refresh")
         ctx.set(dut.start, 1)
         ctx.set(dut.enable, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
-        for cycle in range(len(expected) + 20):
+        for cycle in range(1, len(expected) + 30):
+            memory.cycle(ctx)
             if ctx.get(dut.valid):
                 gaps.append(cycle)
                 got.append(fields(SweepSlot(dut.layouts).layout, ctx.get(raw(dut.slot))))
+                if ctx.get(dut.ends):
+                    target = fields(dut.layouts.target_word, ctx.get(raw(dut.target)))
+                    targets.append((len(got), *(int(target[k][0]) for k in ("y", "x", "group", "address"))))
             await ctx.tick()
         assert not ctx.get(dut.busy)
 
     simulate(dut, body)
-    assert (np.diff(gaps) == 1).all()
+    if marks != "random":
+        assert (np.diff(gaps) == 1).all()
+        assert gaps[0] == Sweep.FIRST_READ + Sweep.LATENCY
     assert len(got) == len(expected)
+    reads = len(expected) // len(words)
+    assert targets == [((i + 1) * reads, y, x, g, 11 + (y * out[1] + x) * 2 + g) for i, (y, x, g) in enumerate(words)]
+    before[base:base + out[0] if skip else base] = 0
+    assert (memory.words == before).all()
     for slot, want in zip(got, expected, strict=True):
         s = {k: int(v[0]) for k, v in slot.items() if k != "flags"}
         f = {k: int(v[0]) for k, v in slot["flags"].items()}
@@ -282,9 +299,11 @@ def test_max_pool_takes_the_window_and_leaves_out_the_outside():
 @pytest.mark.parametrize("mode", ["hold", "truncate"])
 @pytest.mark.parametrize("direct", [0, 1])
 @pytest.mark.parametrize("refresh", [0, 1])
-@pytest.mark.parametrize("interleave", [0, 1])
-def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh, interleave):
+@pytest.mark.parametrize("stall", ["none", "random"])
+def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh, stall):
+    """Words of any pixels in any order; hold loses nothing, so only ``truncate`` counts what it dropped."""
     rng, shape = np.random.default_rng(limit), (2, 3, 2)                       # height, width, groups
+    positions = [tuple(map(int, p)) for p in rng.permutation(list(np.ndindex(shape)))]
     ref = rng.integers(-100, 156, (12, 4))
     x = np.where(rng.random((12, 4)) < 0.5, ref, rng.integers(-100, 156, (12, 4)))
     x[4] = ref[4] if not refresh else 0
@@ -292,23 +311,27 @@ def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh, interlea
     sent, value = threshold(x, before, 1 if refresh else limit, mode)
     out = value if direct else sent
     dut, words, writes, counts = DeltaUnit(CONFIG), [], {}, {"deltas": 0, "dropped": 0, "done": 0}
+    addresses = [7 + int(np.ravel_multi_index(p, shape)) for p in positions]
+    targets = [word(dut.layouts.target_word, dict(zip(("y", "x", "group"), p, strict=True)) | {"address": a})
+               for p, a in zip(positions, addresses, strict=True)]
 
     async def body(ctx):
-        step = {"height": 2, "width": 3, "groups": 2, "threshold": limit, "truncate": int(mode == "truncate"),
-                "direct": direct, "keep": 1, "snapshot": 7, "interleave": interleave}
+        step = {"threshold": limit, "truncate": int(mode == "truncate"), "direct": direct, "keep": 1}
         ctx.set(raw(dut.step), word(dut.layouts.step, step))
         ctx.set(dut.refresh, refresh)
-        ctx.set(dut.start, 1)
         await ctx.tick()
-        ctx.set(dut.start, 0)
-        for n in range(12 + 8):
-            busy = n < 12
+        stall_now, n, taken = stalls(stall, rng), 0, 0
+        for _ in range(40):
+            busy = n < 12 and not stall_now()
             ctx.set(dut.i_valid, busy)
-            ctx.set(dut.reference.valid, busy)
-            if busy:
+            ctx.set(dut.target.valid, n < 12)
+            ctx.set(dut.reference.valid, n < 12)
+            if n < 12:
+                ctx.set(raw(dut.target.p), targets[n])
                 for lane in range(4):
                     ctx.set(dut.i[lane], int(x[n, lane]))
                     ctx.set(dut.reference.p[lane], int(ref[n, lane]))
+            taken += ctx.get(dut.target.ready)
             if ctx.get(dut.o.valid):
                 f = fields(dut.layouts.delta_word, ctx.get(raw(dut.o.p)))
                 words.append((int(f["y"][0]), int(f["x"][0]), int(f["group"][0]), int(f["mask"][0]),
@@ -317,12 +340,13 @@ def test_delta_unit_is_the_threshold_rule(limit, mode, direct, refresh, interlea
                 writes[ctx.get(dut.write_address)] = [ctx.get(dut.write_data[lane]) for lane in range(4)]
             for name in counts:
                 counts[name] += ctx.get(getattr(dut, name))
+            n += busy
             await ctx.tick()
+        assert taken == 12
 
     simulate(dut, body)
-    positions = in_order(*shape, interleave + 1)
     assert words == [(*positions[n], int(((out[n] != 0) << np.arange(4)).sum()), out[n].tolist())
                      for n in range(12) if out[n].any()]
-    assert writes == {7 + int(np.ravel_multi_index(positions[n], shape)): value[n].tolist() for n in range(12)}
-    rest = x - before - sent
-    assert counts == {"deltas": int((sent != 0).sum()), "dropped": int((rest * rest).sum()), "done": 12}
+    assert writes == {addresses[n]: value[n].tolist() for n in range(12)}
+    lost = value - before - sent
+    assert counts == {"deltas": int((sent != 0).sum()), "dropped": int((lost * lost).sum()), "done": 12}
