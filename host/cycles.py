@@ -52,6 +52,8 @@ TO_SWEEP = Sweep.FIRST_READ - 1
 """Cycles in which a sweep step reads marks before its first word."""
 LATENCY = TO_SWEEP + TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + AFTER_WALK + BARRIER
 """Cycles that a step takes beyond its work: the way through all blocks, and the barrier."""
+REACH, AFTER_MARKS = 2, 8
+"""Cycles of the marker per reach beyond one for each pixel, and behind the last one."""
 CLEAR = 2
 """Cycles in which the sequencer looks at a clear."""
 SEGMENT = 32
@@ -311,7 +313,7 @@ class _Plan:
 
     def work(self, changes: Changes, pixels: np.ndarray | None) -> _Work:
         """The step in one frame, in which it sweeps these pixels."""
-        work = _Work(self, pixels)
+        work = _Work(self, pixels, changes.refresh)
         clear_words, always = self.clears
         cleared = clear_words[always.astype(bool) | changes.refresh]
         if self.step.tensor is not None:
@@ -345,7 +347,8 @@ class _Work:
         most sweep words that are read by then, because the FIFO has no room for more.
     """
 
-    def __init__(self, plan: _Plan, pixels: np.ndarray | None) -> None:
+    def __init__(self, plan: _Plan, pixels: np.ndarray | None, refresh: bool) -> None:
+        self.refresh = refresh
         self.plan, self.count, self.clear_end = plan, 0, 0
         self.cycles = self.stalls = self.words = self.walk = 0
         self.from_sweep = plan.step.kind == StepKind.SWEEP
@@ -362,7 +365,7 @@ class _Work:
         # From the begin of a word to the output of the FIFO.
         self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0
         self.way += Queue.LATENCY
-        self.expanded = NEVER
+        self.expanded = self.marked = self.last_marked = NEVER
         self.columns = np.zeros(len(plan.table), np.int64)
 
     def fill(self, mask: np.ndarray) -> None:
@@ -378,12 +381,24 @@ class _Work:
         ready += np.maximum.accumulate(begin - ready)
         if len(begin):
             self.expanded = ready[-1] + len(feeds) + EXPAND - 1 if feeds else begin[-1] + 1
+        if plan.step.reaches and not self.refresh and len(begin):
+            self._mark(plan.pixel[self.kept][some], plan.segment[self.kept][some], begin, ready)
         if feeds:
             column, word, edge = self._broadcasts(mask)
             self.count, self.column = len(column), column
             self.columns = np.bincount(column, minlength=len(plan.table))
             if self.count:
                 self._arrange(word, edge, np.cumsum(some) - 1, begin, ready)
+
+    def _mark(self, pixel: np.ndarray, segment: np.ndarray, begin: np.ndarray, ready: np.ndarray) -> None:
+        """``marked``: the end of the marking, ``last_marked`` were the last segment alone, for words of these pixels and
+        segments (words of marks) in order. A segment is marked when its last word has come (the next one's first) and the segment before is done."""
+        first = np.flatnonzero(np.diff(segment, prepend=-1))
+        pixels = np.bincount(np.cumsum(np.diff(segment, prepend=-1) != 0)[np.unique(pixel, return_index=True)[1]] - 1)
+        complete = np.append(ready[first[1:]], ready[-1] + 1)
+        spent = np.cumsum(1 + len(self.plan.step.reaches) * (REACH + pixels))
+        behind = spent[-1] - np.append(0, spent[:-1]) + self.way + AFTER_MARKS
+        self.marked, self.last_marked = (complete + behind).max(), begin[-1] + behind[-1]
 
     def _broadcasts(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(row of the table, sweep word, edge) of every broadcast in order: word, edge, channel."""
@@ -422,7 +437,7 @@ class _Work:
     def finish(self, broadcast: float = NEVER, walked: float = NEVER, late: float = 0) -> None:
         """``broadcast``: time of the last one; ``walked``: end of the last walk; ``late``: the sweep at its end."""
         plan, shift = self.plan, TO_SWEEP if self.from_sweep else 0
-        ends = [self.clear_end - shift, walked + AFTER_WALK, broadcast + 1, self.expanded + late + self.way]
+        ends = [self.clear_end - shift, self.marked, self.last_marked + late, walked + AFTER_WALK, broadcast + 1, self.expanded + late + self.way]
         if self.count:
             ends.append(broadcast + self.tail - LNZD - SCATTER)
         if self.from_sweep:

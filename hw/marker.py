@@ -137,16 +137,11 @@ class Marker(wiring.Component):
         low, high = span.first[:SEGMENT_BITS], Mux(crosses, MARK_COLUMNS - 1, span.last[:SEGMENT_BITS])
         m.d.comb += [
             some.eq(kind.column & ~none & ~empty), other.eq(gathered & (first != segment)), crosses.eq(first != last),
-            add.eq(some & ~other), go.eq(Mux(kind.row, ~gathered, ~some | (add & ~crosses))),
+            add.eq(some & (~other | give)), go.eq(Mux(kind.row, ~gathered | give, ~some | (add & ~crosses))),
             give.eq(gathered & ~self.set.valid & (kind.row | (some & other) | ~coming))]
         with m.If(kind.row & go):
             m.d.sync += [row.eq(reach.marks + span.first * reach.segments), rows.eq(span.last - span.first),
                          stride.eq(reach.segments), none.eq(empty)]
-        with m.If(add):
-            m.d.sync += [gathered.eq(1), segment.eq(first), marks.eq(
-                Mux(gathered, marks, 0) | Cat((i >= low) & (i <= high) for i in range(MARK_COLUMNS)))]
-            with m.If(crosses):
-                m.d.sync += span.first.eq((first + 1) << SEGMENT_BITS)
         left, by = Signal(lay.position), Signal(lay.segment)
         with m.If(self.set.valid & self.set.ready):
             m.d.sync += [self.set.p.address.eq(self.set.p.address + by), left.eq(left - 1),
@@ -154,4 +149,9 @@ class Marker(wiring.Component):
         with m.If(give):
             m.d.sync += [gathered.eq(0), self.set.valid.eq(1), self.set.p.address.eq(row + segment),
                          self.set.p.mask.eq(marks), left.eq(rows), by.eq(stride)]
+        with m.If(add):
+            m.d.sync += [gathered.eq(1), segment.eq(first), marks.eq(
+                Mux(gathered & ~other, marks, 0) | Cat((i >= low) & (i <= high) for i in range(MARK_COLUMNS)))]
+            with m.If(crosses):
+                m.d.sync += span.first.eq((first + 1) << SEGMENT_BITS)
         return gathered
