@@ -21,10 +21,13 @@ class Counters(wiring.Component):
     add : In
         what to add to each counter in this cycle (same names as ``Layouts.counters``).
     store : In
-        the step ``index`` is over: keep its counters and start again from 0.
+        the step ``index`` is over: keep its counters and start again from 0. All but ``cycles`` may still come for
+        ``LATE`` cycles, in which the next step has nothing to count yet.
     address, data : In, Out
         reads the counters of a step; 1 cycle.
     """
+
+    LATE = 4
 
     def __init__(self, config: AcceleratorConfig, *, widths: dict[str, int]) -> None:
         self.config, self.layouts = config, Layouts(config)
@@ -38,10 +41,14 @@ class Counters(wiring.Component):
         m.submodules.memory = memory = Memory(shape=layout, depth=self.config.step_words, init=[])
         read, write = memory.read_port(), memory.write_port()
         now, add = Signal(layout), delay(m, self.add, 1)
-        m.d.comb += [read.addr.eq(self.address), self.data.eq(read.data), write.addr.eq(self.index),
-                     write.data.eq(now), write.en.eq(self.store)]
+        late, kept = delay(m, self.store, self.LATE), Signal.like(now.cycles)
+        m.d.comb += [read.addr.eq(self.address), self.data.eq(read.data),
+                     write.addr.eq(delay(m, self.index, self.LATE)), write.data.eq(now), write.data.cycles.eq(kept),
+                     write.en.eq(late)]
+        with m.If(self.store):
+            m.d.sync += kept.eq(now.cycles)
         for name in layout.members:
             m.d.sync += now[name].eq(now[name] + add[name])
-            with m.If(self.store):
+            with m.If(self.store if name == "cycles" else late):
                 m.d.sync += now[name].eq(add[name])
         return m

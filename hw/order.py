@@ -15,8 +15,8 @@ class SweepOrder(wiring.Component):
 
     Members
     -------
-    step : In
-        ``groups``, steady.
+    groups : In
+        of the tensor, steady.
     i : In, stream of ``Layouts.block``
         ``x`` is a multiple of the block's size, ``mask`` is not 0.
     o : Out, stream of ``Layouts.sweep_word``
@@ -29,13 +29,13 @@ class SweepOrder(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
         lay = self.layouts
-        super().__init__({"step": In(lay.step), "i": In(stream.Signature(lay.block)),
+        super().__init__({"groups": In(lay.group), "i": In(stream.Signature(lay.block)),
                           "o": Out(stream.Signature(lay.sweep_word))})
 
     def elaborate(self, platform):
         m = Module()
         block, valid, size = Signal(self.layouts.block, reset_less=True), Signal(), self.config.block
-        pending, group = Signal(size, reset_less=True), Signal(self.step.groups.shape(), reset_less=True)
+        pending, group = Signal(size, reset_less=True), Signal(self.layouts.group, reset_less=True)
         group_end, rest, done = Signal(reset_less=True), Signal(size), Signal()
         o = self.o.p
         m.d.comb += [rest.eq(pending & (pending - 1)), done.eq((rest == 0) & group_end),
@@ -46,9 +46,9 @@ class SweepOrder(wiring.Component):
                 m.d.comb += o.x.eq(block.x | i)
         with m.If(self.i.ready):
             m.d.sync += [valid.eq(self.i.valid), block.eq(self.i.p), pending.eq(self.i.p.mask), group.eq(0),
-                         group_end.eq(self.step.groups == 1)]
+                         group_end.eq(self.groups == 1)]
         with m.Elif(self.o.ready):
             m.d.sync += pending.eq(rest)
             with m.If(rest == 0):
-                m.d.sync += [pending.eq(block.mask), group.eq(group + 1), group_end.eq(group + 2 == self.step.groups)]
+                m.d.sync += [pending.eq(block.mask), group.eq(group + 1), group_end.eq(group + 2 == self.groups)]
         return m

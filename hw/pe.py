@@ -55,8 +55,8 @@ class ProcessingElement(wiring.Component):
         clears ``count`` words from ``base`` in cycles that neither sweep nor walk use; ``clearing`` until done.
     held : Out
         the sweep takes a slot that the walk would have used.
-    busy : Out
-        deltas are queued or under way.
+    waiting, busy : Out
+        deltas are queued or have words to begin; they are under way as well.
 
     One weight word per cycle. From a broadcast ``column`` to the accumulator written: 3 + 1 + 1 + 9 + 4 cycles.
     """
@@ -71,7 +71,7 @@ class ProcessingElement(wiring.Component):
             "sweep": In(1), "sweep_address": In(lay.projection_address),
             "clear": In(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
                                       "count": lay.clear.members["count"]})),
-            "clearing": Out(1), "value": Out(lay.accumulators), "held": Out(1), "busy": Out(1),
+            "clearing": Out(1), "value": Out(lay.accumulators), "held": Out(1), "waiting": Out(1), "busy": Out(1),
             "load": In(LoadSignature(lay))})
 
     def elaborate(self, platform):
@@ -87,6 +87,7 @@ class ProcessingElement(wiring.Component):
         self._lookup(m, queue, walker.load)
         connect(m, queue.o, walker.work)
         m.d.comb += [walker.hold.eq(self.sweep), self.held.eq(self.sweep & walker.walking),
+                     self.waiting.eq(queue.o.valid | walker.walking),
                      self.busy.eq(queue.o.valid | walker.busy | self._pending(m, walker))]
         self._accumulate(m, walker, accumulators)
         m.d.comb += self.value.eq(accumulators.value)

@@ -100,6 +100,7 @@ class Ring(wiring.Component):
         m.d.comb += [self.idle.eq(sequencer.idle), readout.idle.eq(sequencer.idle)]
         for block in (sweep, requant, delta, expand, marker):
             m.d.comb += block.step.eq(step)
+        m.d.comb += [sweep.ahead.eq(sequencer.ahead), sweep.scan.eq(sequencer.scan)]
         for block in (sweep, delta, marker):
             m.d.comb += block.refresh.eq(sequencer.refresh)
         m.d.comb += [marks.take.eq(sweep.take), marks.take_address.eq(sweep.take_address),
@@ -115,8 +116,10 @@ class Ring(wiring.Component):
         in_flight = self._credits(m, step, sweep, delta, fifo)
         deltas = [sweep.busy, frame_busy, in_flight, fifo.level != 0]
         m.d.comb += [marker.start.eq(sequencer.start), marker.more.eq(Cat(deltas).any())]
-        busy = [*deltas, expand.busy, scatter.busy, marker.busy, *(pe.busy for pe in pes)]
-        m.d.comb += sequencer.finished.eq(~Cat(busy).any())
+        before = Cat(*deltas, expand.busy, scatter.busy, marker.busy).any()
+        m.d.comb += [sequencer.quiet.eq(~(marker.more | marker.busy)),
+                     sequencer.finished.eq(~(before | Cat(pe.waiting for pe in pes).any())),
+                     sequencer.drained.eq(~(before | Cat(pe.busy for pe in pes).any()))]
         self._count(m, sequencer, sweep, delta, scatter, pes, blocked, readout)
         return m
 

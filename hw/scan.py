@@ -23,10 +23,10 @@ class Scan(wiring.Component):
 
     Members
     -------
-    step, refresh : In
-        ``height``, ``width``, ``skip`` and ``marks``, steady from ``start`` on. Without ``skip`` and in a refresh all
-        pixels are swept, whatever their marks.
-    start, busy : In, Out
+    step, refresh, start : In
+        at ``start``, ``height``, ``width``, ``skip`` and ``marks`` of a step. Without ``skip`` and in a refresh all pixels
+        are swept, whatever their marks.
+    busy : Out
     take, take_address, take_clear, taken
         to ``Marks``. With ``skip`` every word is cleared as it is read.
     o : Out, stream of ``Layouts.block``
@@ -58,19 +58,22 @@ class Scan(wiring.Component):
 
     def _read(self, m: Module, words: Queue, layout: StructLayout):
         """Words of marks, one after the other, into the queue unless they are 0."""
-        step, running, at = self.step, Signal(), Signal(layout)
-        row_end, end = at.segment == delay(m, (step.width - 1) >> SEGMENT_BITS, 1), delay(m, step.height - 1, 1)
-        # Of the last word of a row, the columns that there are.
-        tail = Cat(i <= (step.width - 1)[:SEGMENT_BITS] for i in range(MARK_COLUMNS))
-        tail, whole = delay(m, tail, 1), delay(m, self.refresh | ~step.skip, 1)
-        m.d.comb += [self.take.eq(running & (words.level <= DEPTH - 4)), self.take_clear.eq(step.skip)]
+        lay, step, running, at = self.layouts, self.step, Signal(), Signal(layout)
+        width, end, last_segment = Signal.like(step.width), Signal.like(step.height), Signal(lay.segment)
+        # ``tail``: of the last word of a row, the columns that there are.
+        tail, whole = Signal(MARK_COLUMNS), Signal()
+        row_end = at.segment == last_segment
+        m.d.comb += self.take.eq(running & (words.level <= DEPTH - 4))
         with m.If(self.take):
             m.d.sync += [self.take_address.eq(self.take_address + 1), at.segment.eq(at.segment + 1)]
             with m.If(row_end):
-                m.d.sync += [at.segment.eq(0), at.y.eq(at.y + 1), at.row.eq(at.row + step.width),
+                m.d.sync += [at.segment.eq(0), at.y.eq(at.y + 1), at.row.eq(at.row + width),
                              running.eq(at.y != end)]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), self.take_address.eq(step.marks), at.eq(0)]
+            m.d.sync += [running.eq(1), self.take_address.eq(step.marks), at.eq(0), self.take_clear.eq(step.skip),
+                         width.eq(step.width), end.eq(step.height - 1), whole.eq(self.refresh | ~step.skip),
+                         last_segment.eq((step.width - 1) >> SEGMENT_BITS)]
+            m.d.sync += tail.eq(Cat(i <= (step.width - 1)[:SEGMENT_BITS] for i in range(MARK_COLUMNS)))
         valid, taken_at, last = self.take, at, row_end
         for _ in range(Marks.TAKE_LATENCY):
             valid, taken_at, last = delay(m, valid, 1), delay(m, taken_at, 1), delay(m, last, 1)

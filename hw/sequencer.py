@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import StructLayout
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.layouts import Layouts, Space, address_bits
+from hw.layouts import Layouts, Space, StepKind, address_bits
 from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
 from hw.pipeline import delay
 
@@ -20,7 +20,7 @@ def run_layout(layouts: Layouts) -> StructLayout:
 
 
 class Sequencer(wiring.Component):
-    """Fetches a step, starts it, waits until nothing of it is under way, stores its counters, goes on.
+    """Fetches a step, starts it, waits until nothing of it stands in the way of the next one, stores its counters, goes on.
 
     Members
     -------
@@ -32,8 +32,12 @@ class Sequencer(wiring.Component):
         the descriptor of the running step, steady.
     start : Out
         it starts in this cycle.
-    finished : In
-        its deltas have all been made, and nothing is under way anywhere in the ring.
+    ahead, scan : Out
+        the descriptor of a sweep step that will start next: from now on its marks may be looked through.
+    quiet : In
+        all deltas of the step have been made, and all that they reach is marked.
+    finished, drained : In
+        every change of P has been begun, so that reads find it done; nothing at all is under way in the ring.
     store, index : Out
         the step ``index`` is over.
     clear : Out {start, base, count}, clearing : In
@@ -41,7 +45,8 @@ class Sequencer(wiring.Component):
     load : In
         host writes into the step and clear tables.
 
-    Overhead of a step beyond its work: 8 cycles, and 3 per clear that its work does not hide.
+    A step ends 2 cycles after ``finished``, the last one of a run after ``drained``; the next starts a cycle later. Beside
+    its work it takes 3 cycles per clear that its work does not hide.
     """
 
     def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
@@ -49,47 +54,54 @@ class Sequencer(wiring.Component):
         lay = self.layouts
         super().__init__({
             "run": In(stream.Signature(run_layout(lay))), "idle": Out(1), "step": Out(lay.step), "refresh": Out(1),
-            "start": Out(1), "finished": In(1), "store": Out(1), "index": Out(address_bits(config.step_words)),
+            "start": Out(1), "ahead": Out(lay.step), "scan": Out(1), "quiet": In(1), "finished": In(1),
+            "drained": In(1), "store": Out(1), "index": Out(address_bits(config.step_words)),
             "clear": Out(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
                                        "count": lay.clear.members["count"]})),
             "clearing": In(1), "load": In(LoadSignature(lay))})
 
     def elaborate(self, platform):
         m = Module()
-        left = Signal(self.run.p["count"].shape())
-        read = self._table(m, Space.STEPS, self.index)
-        cleared = self._clear(m)
-        settle = Signal(2)
+        left, address = Signal(self.run.p["count"].shape()), Signal.like(self.index)
+        read, cleared = self._table(m, Space.STEPS, address), self._clear(m)
+        # They come from all over the array. A step's own show from its third cycle on, and then ``ahead`` is there.
+        quiet, finished, drained = (delay(m, v, 1) for v in (self.quiet, self.finished & cleared, self.drained & cleared))
+        known, scanned, last = Signal(), Signal(), left == 1
+        begin, early = Signal(), Signal()
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.run.ready.eq(1), self.idle.eq(1)]
                 m.d.sync += [left.eq(self.run.p["count"]), self.index.eq(self.run.p.first),
-                             self.refresh.eq(self.run.p.refresh)]
+                             address.eq(self.run.p.first), self.refresh.eq(self.run.p.refresh)]
                 with m.If(self.run.valid & (self.run.p["count"] != 0)):
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.next = "DECODE"
             with m.State("DECODE"):
-                m.d.sync += self.step.eq(read)
+                m.d.sync += self.ahead.eq(read)
+                m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += begin.eq(1)
                 m.next = "START"
             with m.State("START"):
                 m.d.comb += self.start.eq(1)
-                m.d.sync += settle.eq(0)
                 m.next = "RUN"
             with m.State("RUN"):
-                # Quiet for four cycles: by then the last word's counts have arrived as well.
-                with m.If(self.finished & cleared):
-                    m.d.sync += settle.eq(settle + 1)
-                    with m.If(settle.all()):
-                        m.next = "STORE"
-                with m.Else():
-                    m.d.sync += settle.eq(0)
-            with m.State("STORE"):
-                m.d.comb += self.store.eq(1)
-                m.d.sync += [self.index.eq(self.index + 1), left.eq(left - 1)]
-                m.next = "FETCH"
-                with m.If(left == 1):
-                    m.next = "IDLE"
+                m.d.sync += known.eq(1)
+                with m.If(~known):
+                    m.d.sync += self.ahead.eq(read)
+                with m.Elif(Mux(last, drained, finished)):
+                    m.d.comb += [self.store.eq(1), begin.eq(~last)]
+                    m.d.sync += [self.index.eq(self.index + 1), left.eq(left - 1)]
+                    m.next = "START"
+                    with m.If(last):
+                        m.next = "IDLE"
+                m.d.comb += early.eq(known & quiet & ~last)
+        m.d.comb += self.scan.eq((begin | early) & ~scanned & (self.ahead.kind == StepKind.SWEEP))
+        with m.If(begin):
+            m.d.sync += [self.step.eq(self.ahead), address.eq(address + 1), known.eq(0), scanned.eq(0)]
+        with m.Elif(self.scan):
+            m.d.sync += scanned.eq(1)
         return m
 
     def _clear(self, m: Module):

@@ -37,9 +37,11 @@ class Sweep(wiring.Component):
 
     Members
     -------
-    step, refresh : In
-        the step descriptor, steady from ``start`` until ``busy`` falls.
-    start, busy : In, Out
+    ahead, refresh, scan : In
+        at ``scan``, the descriptor of the sweep that comes; from then on its marks are looked through.
+    step, start : In
+        the same descriptor, steady from ``start``, after ``scan``, until ``busy`` falls; from then on words are read.
+    busy : Out
     take, take_address, take_clear, taken
         to ``Marks``.
     enable : In
@@ -57,8 +59,8 @@ class Sweep(wiring.Component):
         ``projection`` and ``group`` of the slot that comes in the next cycle.
 
     One read per cycle; the reference comes along with the first operand when that is a projection, else it takes a
-    slot of its own, because the snapshots have one read port. From ``start`` to the first read ``FIRST_READ`` cycles,
-    from there to ``slot`` ``LATENCY``. Cost: five small multipliers.
+    slot of its own, because the snapshots have one read port. From ``start`` to the first read 2 cycles, from ``scan``
+    ``FIRST_READ``; from the read to ``slot`` ``LATENCY``. Cost: five small multipliers.
 
     ::
 
@@ -71,7 +73,8 @@ class Sweep(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
         lay = self.layouts
-        super().__init__({"step": In(lay.step), "refresh": In(1), "start": In(1), "busy": Out(1), "take": Out(1),
+        super().__init__({"ahead": In(lay.step), "scan": In(1), "step": In(lay.step), "refresh": In(1), "start": In(1),
+                          "busy": Out(1), "take": Out(1),
                           "take_address": Out(lay.mark_address), "take_clear": Out(1), "taken": In(MARK_COLUMNS),
                           "enable": In(1), "begun": Out(1), "stalled": Out(1), "valid": Out(1),
                           "early": Out(SweepSlot(lay).early), "slot": Out(SweepSlot(lay).layout),
@@ -81,16 +84,22 @@ class Sweep(wiring.Component):
         m = Module()
         m.submodules.scan = scan = Scan(self.config)
         m.submodules.order = order = SweepOrder(self.config)
-        m.d.comb += [scan.step.eq(self.step), scan.refresh.eq(self.refresh), scan.start.eq(self.start),
+        # Between ``scan`` and ``start`` the first word waits.
+        open, groups = Signal(), Signal(self.layouts.group)
+        with m.If(self.scan):
+            m.d.sync += [open.eq(0), groups.eq(self.ahead.groups)]
+        with m.If(self.start):
+            m.d.sync += open.eq(1)
+        m.d.comb += [scan.step.eq(self.ahead), scan.refresh.eq(self.refresh), scan.start.eq(self.scan),
                      self.take.eq(scan.take), self.take_address.eq(scan.take_address),
-                     self.take_clear.eq(scan.take_clear), scan.taken.eq(self.taken), order.step.eq(self.step)]
+                     self.take_clear.eq(scan.take_clear), scan.taken.eq(self.taken), order.groups.eq(groups)]
         connect(m, scan.o, order.i)
-        issue, position, running = self._position(m, order.o)
-        m.d.comb += self.busy.eq(scan.busy | order.o.valid | running)
+        issue, position, running = self._position(m, order.o, open)
+        m.d.comb += self.busy.eq(open & (scan.busy | order.o.valid | running))
         self._address(m, issue, position)
         return m
 
-    def _position(self, m: Module, words):
+    def _position(self, m: Module, words, open):
         """The reads of a word, one after the other: operands, and around them the window."""
         lay, step = self.layouts, self.step
         # The word under way, and its source without padding and window.
@@ -98,7 +107,7 @@ class Sweep(wiring.Component):
         base_y, base_x = (Signal(2 * lay.position, name=f"base_{k}", reset_less=True) for k in "yx")
         pixel, node = Signal(lay.pixel, reset_less=True), Signal(lay.node_address, reset_less=True)
         fresh, second = Signal(init=1), Signal()                # ``fresh``: the next read is a word's first
-        m.d.comb += words.ready.eq(~running | done)
+        m.d.comb += words.ready.eq(open & (~running | done))
         with m.If(words.ready):
             m.d.sync += [running.eq(words.valid), word.eq(words.p), base_y.eq(words.p.y * step.window_y.stride),
                          base_x.eq(words.p.x * step.window_x.stride), pixel.eq(words.p.row + words.p.x),
