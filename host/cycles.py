@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,12 +46,15 @@ TO_QUEUE = EXPAND + LNZD + SCATTER
 TO_WALK = 2
 """Cycles from a queue's input to the first weight word, when both are empty."""
 AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
-"""Cycles after the last weight word in which a PE still counts as busy."""
-BARRIER = 8
-"""Cycles of the sequencer per step: fetch, decode, start, four quiet ones, store."""
-TO_SWEEP = Sweep.FIRST_READ - 1
-"""Cycles in which a sweep step reads marks before its first word."""
-LATENCY = TO_SWEEP + TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + AFTER_WALK + BARRIER
+"""Cycles after the last weight word in which a PE still counts as busy; only the last step of a frame waits for them."""
+BARRIER = 3
+"""Cycles of the sequencer per step: start, and two behind the last thing that the next step waits for."""
+SHORTEST = 3
+"""Cycles, beside those, that a step takes at least."""
+TO_SWEEP, SCAN = 1, Sweep.FIRST_READ - 3
+"""Cycles before a sweep reads its first word, and those in which it reads marks where the step before did not leave time
+for that, because it broadcast nothing."""
+LATENCY = TO_SWEEP + TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
 """Cycles that a step takes beyond its work: the way through all blocks, and the barrier."""
 REACH, AFTER_MARKS = 2, 8
 """Cycles of the marker per reach beyond one for each pixel, and behind the last one."""
@@ -169,7 +173,11 @@ class CycleModel:
     def _work(self, changes: Changes) -> list[_Work]:
         """The steps of a frame."""
         swept = swept_pixels(self.program, changes)
-        return [plan.work(changes, pixels) for plan, pixels in zip(self._plans, swept, strict=True)]
+        work = [plan.work(changes, pixels) for plan, pixels in zip(self._plans, swept, strict=True)]
+        for before, own in pairwise(work):
+            own.begun = (TO_SWEEP + (0 if before.count else SCAN)) if own.from_sweep else 0
+        work[-1].after_walk = AFTER_WALK
+        return work
 
 
 def swept_pixels(program: Program, changes: Changes) -> list[np.ndarray | None]:
@@ -325,6 +333,8 @@ class _Plan:
             # A clear uses the slots that sweep and walks leave over, so it lasts at least as long as all three.
             busy = self.stolen * work.swept_words + work.columns @ self.table
             work.clear_end = CLEAR * len(always) + cleared.sum() + (busy.max() if len(cleared) else 0)
+            if self.step.tensor is None:
+                work.clear_end += SHORTEST
         return work
 
 
@@ -348,7 +358,7 @@ class _Work:
     """
 
     def __init__(self, plan: _Plan, pixels: np.ndarray | None, refresh: bool) -> None:
-        self.refresh = refresh
+        self.refresh, self.begun, self.after_walk = refresh, 0, 0
         self.plan, self.count, self.clear_end = plan, 0, 0
         self.cycles = self.stalls = self.words = self.walk = 0
         self.from_sweep = plan.step.kind == StepKind.SWEEP
@@ -436,8 +446,9 @@ class _Work:
 
     def finish(self, broadcast: float = NEVER, walked: float = NEVER, late: float = 0) -> None:
         """``broadcast``: time of the last one; ``walked``: end of the last walk; ``late``: the sweep at its end."""
-        plan, shift = self.plan, TO_SWEEP if self.from_sweep else 0
-        ends = [self.clear_end - shift, self.marked, self.last_marked + late, walked + AFTER_WALK, broadcast + 1, self.expanded + late + self.way]
+        plan, shift = self.plan, self.begun
+        ends = [self.clear_end - shift, self.marked, self.last_marked + late, walked + self.after_walk, broadcast + 1, SHORTEST,
+                self.expanded + late + self.way]
         if self.count:
             ends.append(broadcast + self.tail - LNZD - SCATTER)
         if self.from_sweep:

@@ -34,6 +34,7 @@ class Fault:
 
 PE, STREAMS = "tests/hw/test_pe_blocks.py::test_", "tests/hw/test_streams.py::test_"
 SCATTER, NONLINEAR = "tests/hw/test_scatter.py::test_", "tests/hw/test_nonlinear.py::test_"
+MARKS, RING = "tests/hw/test_marks.py::test_", "tests/hw/test_ring.py::test_"
 LINK = "tests/link/test_link_rtl.py::test_"
 WHOLE = "tests/link/test_accelerator.py::test_frames_through_the_link"
 
@@ -52,10 +53,22 @@ FAULTS = (
           "issue.eq(active & ~self.hold)", "issue.eq(active)", f"{PE}pe_walks_columns_while_it_is_swept"),
     Fault("lanes in reverse order", "hw/pe.py", "work.deltas[first + lane]",
           "work.deltas[first + self.config.lanes - 1 - lane]", f"{PE}pe_walks_columns_while_it_is_swept"),
-    Fault("a block of the sweep ignores the end of the row", "hw/order.py",
-          "block_end.eq((x == to_row_end) | ((low", "block_end.eq(((low", f"{NONLINEAR}sweep_order"),
-    Fault("the sweep's next group begins behind the block", "hw/order.py",
-          "Mux(group_end, self.address, block_address) + 1", "self.address + 1", f"{NONLINEAR}sweep_order"),
+    Fault("the sweep leaves out the second of two channel groups", "hw/order.py", "eq(self.step.groups == 1)",
+          "eq(self.step.groups <= 2)", f"{NONLINEAR}sweep_order"),
+    Fault("a block's pixels are swept in its first group only", "hw/order.py", "pending.eq(block.mask)",
+          "pending.eq(rest)", f"{NONLINEAR}sweep_order"),
+    Fault("the last column of a row is not swept", "hw/scan.py", "Cat(i <= (step.width - 1)",
+          "Cat(i < (step.width - 1)", f"{MARKS}scan_gives_every_pixel_once"),
+    Fault("a refresh sweeps the marked pixels only", "hw/scan.py", "delay(m, self.refresh | ~step.skip, 1)",
+          "delay(m, ~step.skip, 1)", f"{MARKS}scan_gives_every_pixel_once"),
+    Fault("marks stay when they are taken", "hw/marks.py", "Mux(self.take, self.take_clear, ", "Mux(self.take, 0, ",
+          f"{MARKS}marks_are_taken_and_set"),
+    Fault("marks added to a word twice in a row replace each other", "hw/marks.py", "for o in (one, two)",
+          "for o in (two,)", f"{MARKS}marks_are_taken_and_set"),
+    Fault("the last column that is reached has no mark", "hw/marker.py", "(i <= high)", "(i < high)",
+          f"{MARKS}marker_sets_what_is_reached"),
+    Fault("a span ends with its first word of marks", "hw/marker.py", "crosses.eq(first != last)", "crosses.eq(0)",
+          f"{MARKS}marker_sets_what_is_reached"),
     Fault("LNZD stops one element early", "hw/lnzd.py",
           "reversed(range(self.width))", "reversed(range(self.width - 1))", f"{STREAMS}lnzd_gives_every_non_zero_once"),
     Fault("LNZD forgets back-pressure", "hw/lnzd.py", "with m.If(load | self.o.ready):", "with m.If(1):",
@@ -94,6 +107,8 @@ FAULTS = (
           "tests/hw/test_barrier.py::test_a_step_waits_for_the_queues_of_the_last"),
     Fault("the LNZD hears of a full queue too late", "hw/ring.py", "ready_next.eq(~blocked_next)",
           "ready_next.eq(~blocked)", "tests/hw/test_barrier.py::test_a_step_waits_for_the_queues_of_the_last"),
+    Fault("the barrier forgets the marker", "hw/ring.py", "scatter.busy, marker.busy, ", "scatter.busy, ",
+          f"{RING}ring_leaves_out_what_nothing_has_reached"),
     Fault("groups of PEs swept in reverse order", "hw/ring.py", "for g in range(config.groups))",
           "for g in reversed(range(config.groups)))", WHOLE),
     Fault("the mirror's address lags behind", "hw/link/frames.py", "block + token.offset", "block", WHOLE),

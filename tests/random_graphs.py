@@ -95,15 +95,11 @@ def random_graph(seed: int, limits: Limits | None = None) -> Graph:
 def random_clip(graph: Graph, seed: int, count: int) -> Iterator[np.ndarray]:
     """Yield ``count`` frames of codes int16[C, H, W] of the graph's input: the first at random, then each
     changed by one of: nothing, one element, some, most, everything, extremes, all zero."""
-    rng = np.random.default_rng((seed, 1))
-    tensor = graph.tensors[graph.input]
-    span = min(tensor.code.hi - tensor.code.lo, 255)
-    lo = rng.integers(max(tensor.code.lo, -span), min(tensor.code.hi - span, 0), (tensor.shape[0], 1, 1),
-                      endpoint=True)                  # each channel's 256 values include 0
-    codes = lo + rng.integers(0, span, tensor.shape, endpoint=True)
+    rng, lo, span = _clip(graph, (seed, 1))
+    codes = lo + rng.integers(0, span, graph.tensors[graph.input].shape, endpoint=True)
     yield codes.astype(np.int16)
     for _ in range(count - 1):
-        fresh = lo + rng.integers(0, span, tensor.shape, endpoint=True)
+        fresh = lo + rng.integers(0, span, codes.shape, endpoint=True)
         change = rng.choice(["none", "one", "some", "most", "all", "extreme", "zero"])
         if change == "one":
             where = rng.integers(codes.size)
@@ -115,6 +111,32 @@ def random_clip(graph: Graph, seed: int, count: int) -> Iterator[np.ndarray]:
         elif change != "none":
             codes = fresh if change == "all" else np.zeros_like(codes)
         yield codes.astype(np.int16)
+
+
+def quiet_clip(graph: Graph, seed: int, count: int) -> Iterator[np.ndarray]:
+    """Yield ``count`` frames of codes like ``random_clip``, of which each changes a small rectangle of the last: up to
+    3 x 3 pixels, in some of the channels, by a little or by a lot; some change nothing."""
+    rng, lo, span = _clip(graph, (seed, 2))
+    shape = graph.tensors[graph.input].shape
+    codes = lo + rng.integers(0, span, shape, endpoint=True)
+    yield codes.astype(np.int16)
+    for _ in range(count - 1):
+        y, x = (slice(a, a + int(rng.integers(0 if rng.random() < 0.1 else 1, 4))) for a in (
+            int(rng.integers(n)) for n in shape[1:]))
+        some, change = rng.random(shape[0]) < 0.7, int(rng.choice([1, 3, span]))
+        part = codes[some, y, x]
+        codes[some, y, x] = np.clip(part + rng.integers(-change, change, part.shape, endpoint=True), lo[some],
+                                    lo[some] + span)
+        yield codes.astype(np.int16)
+
+
+def _clip(graph: Graph, seed: tuple[int, int]) -> tuple[np.random.Generator, np.ndarray, int]:
+    """(generator, int64[C, 1, 1], range): every channel's codes are the first plus 0..range, which include 0."""
+    rng, code = np.random.default_rng(seed), graph.tensors[graph.input].code
+    span = min(code.hi - code.lo, 255)
+    lo = rng.integers(max(code.lo, -span), min(code.hi - span, 0), (graph.tensors[graph.input].shape[0], 1, 1),
+                      endpoint=True)
+    return rng, lo, span
 
 
 class _Builder:

@@ -209,9 +209,10 @@ class Beats:
 @cocotb.test()
 @cocotb.parametrize(limit=[0, 3], mode=["hold", "truncate"], refresh=[0, 1], stall=["none", "bursty"])
 async def delta_unit(dut, limit, mode, refresh, stall):
-    """Deltas, positions, snapshots and counts by the threshold rule."""
+    """Deltas, positions, snapshots and counts by the threshold rule, of words in any order."""
     bench, rng = await fresh(dut), np.random.default_rng(limit)
-    n = 24                                                                    # height 3, width 4, 2 groups
+    n, positions = 24, list(np.ndindex(3, 4, 2))                              # height 3, width 4, 2 groups
+    order = rng.permutation(n).tolist()
     ref = rng.integers(-100, 156, (n, 4))
     x = np.where(rng.random((n, 4)) < 0.6, ref + rng.integers(-4, 5, (n, 4)).clip(-100 - ref, 155 - ref),
                  rng.integers(-100, 156, (n, 4)))
@@ -219,12 +220,10 @@ async def delta_unit(dut, limit, mode, refresh, stall):
     before = np.zeros_like(ref) if refresh else ref
     sent, value = threshold(x, before, 1 if refresh else limit, mode)
     lay, words, writes, counts = Pe(BLOCK_CONFIG, 0).lay, [], {}, {"deltas": 0, "dropped": 0}
-    dut.delta__step.value = word(lay.step, {"height": 3, "width": 4, "groups": 2, "threshold": limit, "keep": 1,
-                                            "truncate": int(mode == "truncate"), "snapshot": 9})
+    dut.delta__step.value = word(lay.step, {"threshold": limit, "keep": 1, "truncate": int(mode == "truncate")})
     dut.delta__refresh.value = refresh
-    dut.delta__start.value = dut.delta__o__ready.value = 1
+    dut.delta__o__ready.value = 1
     await bench.cycle()
-    dut.delta__start.value = 0
 
     def see() -> None:
         if int(dut.delta__o__valid.value):
@@ -236,17 +235,19 @@ async def delta_unit(dut, limit, mode, refresh, stall):
         for name in counts:
             counts[name] += int(getattr(dut, f"delta__{name}").value)
 
-    dut.delta__reference__valid.value = 1
-    steps = [{"delta__i": word(lay.codes, x[i:i + 1]), "delta__reference__payload": word(lay.codes, ref[i:i + 1])}
+    targets = [word(lay.target_word, dict(zip(("y", "x", "group"), positions[at], strict=True)) | {"address": 9 + at})
+               for at in order]
+    steps = [{"delta__i": word(lay.codes, x[i:i + 1]), "delta__reference__payload": word(lay.codes, ref[i:i + 1]),
+              "delta__target__payload": targets[i], "delta__reference__valid": 1, "delta__target__valid": 1}
              for i in range(n)]
     beats = Beats(dut, steps, "delta__i_valid", stall, see)
     bench.agents = [beats]
     await bench.until(lambda: beats.at == n, 500)
-    positions, rest = list(np.ndindex(3, 4, 2)), x - before - sent
-    assert words == [(*positions[i], int(((sent[i] != 0) << np.arange(4)).sum()), sent[i].tolist())
+    lost = value - before - sent
+    assert words == [(*positions[order[i]], int(((sent[i] != 0) << np.arange(4)).sum()), sent[i].tolist())
                      for i in range(n) if sent[i].any()]
-    assert writes == {9 + i: value[i].tolist() for i in range(n)}
-    assert counts == {"deltas": int((sent != 0).sum()), "dropped": int((rest * rest).sum())}
+    assert writes == {9 + order[i]: value[i].tolist() for i in range(n)}
+    assert counts == {"deltas": int((sent != 0).sum()), "dropped": int((lost * lost).sum())}
 
 
 @cocotb.test()

@@ -9,12 +9,14 @@ from functools import cache
 import numpy as np
 import pytest
 
-from host.compiler import compile_graph
+from host.compiler import Program, compile_graph
+from host.errors import UserError
 from host.simulator import RingSimulator
 from host.simulator.compare import first_mismatch
 from host.simulator.frames import FrameRunner
-from hw.config import PRESETS
-from tests.random_graphs import Limits, random_clip, random_graph
+from hw.config import MARK_COLUMNS, PRESETS
+from hw.layouts import StepKind
+from tests.random_graphs import Limits, quiet_clip, random_clip, random_graph
 
 CONFIGS = {"sim1": PRESETS["sim1"], "sim8": PRESETS["sim8"], "lanes1": PRESETS["sim8"].with_(lanes=1, pes=8),
            "wrapping": PRESETS["sim1"].with_(accumulator_bits=12)}
@@ -38,16 +40,59 @@ def test_ring_is_the_golden_model(config, threshold, mode, seed):
 @pytest.mark.parametrize("config", ["sim8", "lanes1"])
 def test_ring_with_blocks_of_columns_and_moved_channels(config):
     """Steps of several channel groups that feed projections with column phases, and channels dealt out anew."""
+    assert CONFIGS[config].block > 1
     blocks = moved = 0
     for seed in (4, 7, 15, 20, 45, 51):
         graph = random_graph(seed, Limits(layers=2, channels=14, size=8, p_subset=0.1, weight_density=0.4))
         graph = graph.with_parts(accumulator_bits=CONFIGS[config].accumulator_bits)
         program = compile_graph(graph, CONFIGS[config])
-        blocks += sum(s.fields.get("interleave", 0) > 0 and s.fields["groups"] > 1 for s in program.steps)
+        blocks += sum(s.kind == StepKind.SWEEP and s.fields["groups"] > 1
+                      and any(program.places[graph.edges[e].target].phase_bits for e in s.edges) for s in program.steps)
         moved += sum(p.order is not None for p in program.places.values())
         assert first_mismatch(simulator(config), program, random_clip(graph, seed, 3), 2, "hold", (0, 2)) is None
     assert blocks >= 4
     assert moved >= 4
+
+
+QUIET = (Limits(layers=4, size=14, channels=6, nodes=("relu", "pool", "add", "tensor"), p_extra_edge=0.5, p_direct=0),
+         Limits(layers=4, size=14, channels=6, p_direct=0.15),
+         Limits(layers=2, size=50, channels=2, stride=1, nodes=("relu", "pool", "add"), edges=("conv", "depthwise"),
+                p_direct=0, p_window=0, p_extra_edge=0))
+"""Graphs with sums, max-pools and projections of several edges; with all kinds; with rows of two words of marks."""
+
+
+@pytest.mark.parametrize("config", ["sim8", "lanes1"])
+@pytest.mark.parametrize("threshold,mode", [(0, "hold"), (2, "hold"), (4, "truncate")])
+def test_ring_leaves_out_what_nothing_has_reached(config, threshold, mode):
+    """Frames in which a few pixels change: the same integers, in fewer cycles than a refresh, or without ``skip``."""
+    graphs = fewer = sooner = wide = 0
+    for seed, limits in ((seed, limits) for seed in range(5) for limits in QUIET):
+        graph = random_graph(seed, limits)
+        try:
+            program = compile_graph(graph, CONFIGS[config])
+        except UserError:                       # it does not fit
+            continue
+        if not any(s.fields.get("skip") for s in program.steps):
+            continue
+        clip = list(quiet_clip(graph, seed, 5))
+        assert first_mismatch(simulator(config), program, clip, threshold, mode, (0, 3)) is None
+        whole = replace(program, steps=tuple(replace(s, fields=s.fields | {"skip": 0}) for s in program.steps))
+        cycles, slow = (frames_cycles(config, p, clip, threshold, mode) for p in (program, whole))
+        graphs, fewer, sooner = graphs + 1, fewer + (max(cycles[1:]) < cycles[0]), sooner + (sum(cycles) < sum(slow))
+        wide += max(program.graph.shape_of(s.tensor)[2] for s in program.steps if s.fields.get("skip")) > MARK_COLUMNS
+    assert graphs >= 10
+    assert wide >= 2
+    assert fewer >= 0.9 * graphs
+    assert sooner >= 0.9 * graphs
+
+
+def frames_cycles(config: str, program: Program, clip: list[np.ndarray], threshold: int, mode: str) -> list[int]:
+    """What the steps of each frame counted."""
+    runner, cycles = FrameRunner(simulator(config), program, threshold, mode), []
+    for codes in clip:
+        runner.frame(codes)
+        cycles.append(int(simulator(config).counters(program)["cycles"].sum()))
+    return cycles
 
 
 def test_a_seeded_fault_is_found():
