@@ -290,11 +290,12 @@ class _Plan:
         self.rank = np.argsort(self.order)
         # Of every word in that order: its pixel, and the number of its word of marks.
         self.pixel = self.order // groups
-        self.segments = -(-width // MARK_COLUMNS)
+        self.segments, self.shape = -(-width // MARK_COLUMNS), (height, width)
         self.segment = y[self.order] * self.segments + x[self.order] // MARK_COLUMNS
 
     def _sweep(self, program: Program) -> None:
-        """Words, reads of a word, and per PE the share of the words of which a read takes its slot."""
+        """Words, reads of a word (less the ``saved`` ones if the word to its left is swept), and per PE the share of the
+        words of which a read takes its slot."""
         fields, config = self.step.fields, program.config
         window = fields["window_y"], fields["window_x"]
         shape = fields["height"], fields["width"]
@@ -302,6 +303,7 @@ class _Plan:
         self.words = shape[0] * shape[1] * fields["groups"]
         self.reads = len(operands) * window[0]["kernel"] * window[1]["kernel"]
         self.reads += not operands[0]["place"]["projection"]
+        self.saved = len(operands) * window[0]["kernel"] * fields["shared"]
         for operand in operands:
             if not operand["place"]["projection"]:
                 continue
@@ -331,7 +333,7 @@ class _Plan:
             work.walk = (work.columns @ self.table).max()
         if len(always):
             # A clear uses the slots that sweep and walks leave over, so it lasts at least as long as all three.
-            busy = self.stolen * work.swept_words + work.columns @ self.table
+            busy = self.stolen * work.sweep / self.reads + work.columns @ self.table
             work.clear_end = CLEAR * len(always) + cleared.sum() + (busy.max() if len(cleared) else 0)
             if self.step.tensor is None:
                 work.clear_end += SHORTEST
@@ -362,16 +364,20 @@ class _Work:
         self.plan, self.count, self.clear_end = plan, 0, 0
         self.cycles = self.stalls = self.words = self.walk = 0
         self.from_sweep = plan.step.kind == StepKind.SWEEP
-        self.scanned, self.swept_words = 0, 0
+        self.scanned = self.swept_words = self.sweep = 0
         if plan.step.tensor is not None:
             self.kept = np.ones(len(plan.order), bool) if pixels is None else pixels.reshape(-1)[plan.pixel]
         if self.from_sweep:
             # The words that are swept, and when each begins: a word of marks is read in every cycle.
             self.swept_words = np.count_nonzero(self.kept)
-            read = np.arange(self.swept_words) * float(plan.reads)
-            self.begins = read + np.maximum.accumulate(plan.segment[self.kept] - read)
-            self.scanned = plan.step.fields["height"] * plan.segments
-        self.sweep = self.swept_words * plan.reads
+            beside = np.ones(plan.shape, bool) if pixels is None else pixels
+            beside = np.pad(beside, ((0, 0), (1, 0)))[:, :-1].reshape(-1)[plan.pixel[self.kept]]
+            reads = plan.reads - plan.saved * beside
+            read = np.cumsum(reads) - reads
+            # As if it had all reads, so that a word ends ``plan.reads`` cycles after it begins.
+            self.begins = (read + reads - plan.reads) + np.maximum.accumulate(plan.segment[self.kept] - read) * 1.0
+            self.scanned, self.sweep = plan.step.fields["height"] * plan.segments, int(reads.sum())
+        self.reads = self.sweep / max(1, self.swept_words)
         # From the begin of a word to the output of the FIFO.
         self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0
         self.way += Queue.LATENCY
@@ -487,8 +493,9 @@ class _Recurrence:
             tables.append(np.pad(plan.table, ((0, 0), (0, pes - plan.table.shape[1]))))
             at += len(plan.table)
         self.table = np.concatenate(tables).astype(float)
-        self.share = np.stack([np.pad(r.plan.stolen, (0, pes - len(r.plan.stolen))) for r in rows])[:, None]
-        self.reads = np.array([float(r.plan.reads) for r in rows])[:, None, None]
+        self.share = np.stack([np.pad(r.plan.stolen * (r.reads or 1) / r.plan.reads, (0, pes - len(r.plan.stolen)))
+                               for r in rows])[:, None]
+        self.reads = np.array([float(r.reads or 1) for r in rows])[:, None, None]
         self.column = self._flat([r.column + first[id(r.plan)] for r in rows], 0)
         for name in ("order", "begin", "gap_begin", "arrive", "swept"):
             setattr(self, name, self._flat([getattr(r, name) for r in rows], None))

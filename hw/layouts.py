@@ -231,7 +231,7 @@ class Layouts:
     @cached_property
     def step(self) -> StructLayout:
         """A step descriptor. ``skip``: only pixels with a mark are swept, except in a refresh; the marks begin at
-        ``marks``. ``reach`` and ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room
+        ``marks``. ``shared``: columns of a max-pool window that the next window has too. ``reach`` and ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room
         for later and must be 0."""
         return StructLayout({
             "kind": unsigned(2), "height": unsigned(self.position), "width": unsigned(self.position),
@@ -239,7 +239,7 @@ class Layouts:
             "reach": unsigned(address_bits(self.config.reach_words)),
             "reaches": unsigned(bits_for(self.config.reach_words)),
             "operands": ArrayLayout(self.operand, 2), "two": unsigned(1),
-            "window_y": self.window, "window_x": self.window, "node": unsigned(self.node_address),
+            "window_y": self.window, "window_x": self.window, "shared": unsigned(self.position), "node": unsigned(self.node_address),
             "sign": unsigned(1), "lo": signed(CODE_BITS), "hi": signed(CODE_BITS),
             "keep": unsigned(1), "snapshot": unsigned(self.snapshot_address),
             "direct": unsigned(1), "truncate": unsigned(1), "threshold": unsigned(CODE_BITS),
@@ -311,15 +311,17 @@ class Layouts:
 
     @cached_property
     def block(self) -> StructLayout:
-        """Pixels of a row to sweep: bit i of ``mask`` is column ``x + i``; ``row`` is the number of pixels above."""
+        """Pixels of a row to sweep: bit i of ``mask`` is column ``x + i``, ``left`` is column ``x - 1``; ``row`` is the
+        number of pixels above."""
         return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "row": unsigned(self.pixel),
-                             "mask": unsigned(self.config.block)})
+                             "mask": unsigned(self.config.block), "left": unsigned(1)})
 
     @cached_property
     def sweep_word(self) -> StructLayout:
-        """A word of S channels to sweep: channel ``group`` of a pixel; ``row`` as in ``block``."""
+        """A word of S channels to sweep: channel ``group`` of a pixel; ``row`` as in ``block``. ``left``: the pixel to the
+        left is swept, too."""
         return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "group": unsigned(self.group),
-                             "row": unsigned(self.pixel)})
+                             "row": unsigned(self.pixel), "left": unsigned(1)})
 
     @cached_property
     def target_word(self) -> StructLayout:

@@ -106,7 +106,7 @@ class Ring(wiring.Component):
         m.d.comb += [marks.take.eq(sweep.take), marks.take_address.eq(sweep.take_address),
                      marks.take_clear.eq(sweep.take_clear), sweep.taken.eq(marks.taken)]
         connect(m, marker.set, marks.set)
-        self._read_operands(m, sweep, pes, snapshots, requant, readout)
+        self._read_operands(m, sweep, pes, snapshots, requant, maxpool, readout)
         self._nonlinear(m, sequencer, sweep, snapshots, requant, maxpool, delta)
         frame_busy = self._deltas(m, sequencer, sweep, delta, fifo)
         self._fork(m, fifo.o, expand, marker)
@@ -123,7 +123,7 @@ class Ring(wiring.Component):
         self._count(m, sequencer, sweep, delta, scatter, pes, blocked, readout)
         return m
 
-    def _read_operands(self, m: Module, sweep, pes, snapshots, requant, readout) -> None:
+    def _read_operands(self, m: Module, sweep, pes, snapshots, requant, maxpool, readout) -> None:
         """Words of P (from one group of PEs) and of snapshots reach the nonlinear unit in the same cycle."""
         slot, config = sweep.slot, self.config
         wait = ProcessingElement.SWEEP_LATENCY
@@ -150,6 +150,7 @@ class Ring(wiring.Component):
         arrive = wait + 2
         m.d.comb += [requant.node.eq(delay(m, slot.node, arrive - requant.TABLE_LATENCY, reset_less=True)),
                      requant.i_valid.eq(delay(m, sweep.valid, arrive)),
+                     maxpool.i_group.eq(delay(m, sweep.target.group, arrive + requant.LATENCY, reset_less=True)),
                      requant.i_flags.eq(delay(m, slot.flags, arrive, reset_less=True))]
 
     def _nonlinear(self, m: Module, sequencer, sweep, snapshots, requant, maxpool, delta) -> None:

@@ -49,7 +49,7 @@ class Scan(wiring.Component):
         m = Module()
         lay = self.layouts
         layout = StructLayout({"y": unsigned(lay.position), "segment": unsigned(lay.segment),
-                               "row": unsigned(lay.pixel), "mask": unsigned(MARK_COLUMNS)})
+                               "row": unsigned(lay.pixel), "mask": unsigned(MARK_COLUMNS), "left": unsigned(1)})
         m.submodules.words = words = Queue(layout, depth=DEPTH)
         going, found = self._read(m, words, layout)
         m.d.comb += self.busy.eq(going | found | words.o.valid)
@@ -78,8 +78,11 @@ class Scan(wiring.Component):
         for _ in range(Marks.TAKE_LATENCY):
             valid, taken_at, last = delay(m, valid, 1), delay(m, taken_at, 1), delay(m, last, 1)
         word = Signal(layout, reset_less=True)
-        m.d.sync += [word.y.eq(taken_at.y), word.segment.eq(taken_at.segment), word.row.eq(taken_at.row),
-                     word.mask.eq((self.taken | whole.replicate(MARK_COLUMNS)) & (tail | (~last).replicate(MARK_COLUMNS)))]
+        with m.If(valid):
+            m.d.sync += [word.y.eq(taken_at.y), word.segment.eq(taken_at.segment), word.row.eq(taken_at.row),
+                         word.left.eq(word.mask[-1] & (taken_at.segment != 0)),
+                         word.mask.eq((self.taken | whole.replicate(MARK_COLUMNS))
+                                      & (tail | (~last).replicate(MARK_COLUMNS)))]
         found = delay(m, valid, 1)
         m.d.comb += [words.i.valid.eq(found & (word.mask != 0)), words.i.p.eq(word)]
         return running | delay(m, self.take, 1) | valid, found
@@ -95,6 +98,7 @@ class Scan(wiring.Component):
         for i in reversed(range(count)):
             with m.If(left[i]):
                 m.d.comb += [self.o.p.mask.eq(head.mask[i * size:(i + 1) * size]),
+                             self.o.p.left.eq(head.mask[i * size - 1] if i else head.left),
                              self.o.p.x.eq(Cat(Const(i * size, SEGMENT_BITS), head.segment))]
         with m.If(words.o.valid & self.o.ready):
             m.d.sync += done.eq(Mux(rest == 0, 0, done | (left & ~rest)))

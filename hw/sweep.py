@@ -14,9 +14,10 @@ from hw.pipeline import delay
 from hw.scan import Scan
 
 FLAGS = StructLayout({"first": unsigned(1), "last": unsigned(1), "second": unsigned(1), "window_first": unsigned(1),
-                      "window_last": unsigned(1), "outside": unsigned(1)})
+                      "window_last": unsigned(1), "outside": unsigned(1), "left": unsigned(1), "shared": unsigned(1)})
 """What the nonlinear unit does with a word read: ``first``/``last`` operand of a sum, ``second`` operand,
-``window_first``/``window_last`` tap of a max-pool window, tap ``outside`` the image (its data mean nothing)."""
+``window_first``/``window_last`` tap of a max-pool window, tap ``outside`` the image (its data mean nothing), the window begins
+with what it shares with the ``left`` one, tap in a column ``shared`` with the next window."""
 
 
 class SweepSlot:
@@ -33,7 +34,7 @@ class SweepSlot:
 
 class Sweep(wiring.Component):
     """Reads the operands of a node word by word, in the ``SweepOrder``; within each the max-pool window, within that
-    the operands.
+    the operands. Columns of a window that the one to its left had, if that is swept as well, are not read again.
 
     Members
     -------
@@ -106,18 +107,20 @@ class Sweep(wiring.Component):
         word, running, done = Signal(lay.sweep_word, reset_less=True), Signal(), Signal()
         base_y, base_x = (Signal(2 * lay.position, name=f"base_{k}", reset_less=True) for k in "yx")
         pixel, node = Signal(lay.pixel, reset_less=True), Signal(lay.node_address, reset_less=True)
+        left, shares = Signal(), delay(m, step.shared != 0, 1)  # ``left``: the shared columns are not read again
         fresh, second = Signal(init=1), Signal()                # ``fresh``: the next read is a word's first
         m.d.comb += words.ready.eq(open & (~running | done))
         with m.If(words.ready):
             m.d.sync += [running.eq(words.valid), word.eq(words.p), base_y.eq(words.p.y * step.window_y.stride),
                          base_x.eq(words.p.x * step.window_x.stride), pixel.eq(words.p.row + words.p.x),
-                         node.eq(step.node + (words.p.group << step.two))]
+                         node.eq(step.node + (words.p.group << step.two)), left.eq(words.p.left & shares)]
         issue, own_slot = Signal(), Signal()
         apart = delay(m, step.keep & ~step.operands[0].place.projection, 1)      # steady, as the step
         m.d.comb += [
             own_slot.eq(apart & fresh), issue.eq(running & (self.enable | ~fresh)),
             self.stalled.eq(running & ~issue), self.begun.eq(issue & fresh)]
-        y, x = (self._axis(m, name, window) for name, window in (("y", step.window_y), ("x", step.window_x)))
+        y, x = (self._axis(m, name, window, skipped) for name, window, skipped in (
+            ("y", step.window_y, 0), ("x", step.window_x, Mux(words.ready, words.p.left & shares, left))))
         operand_last = Signal()                                              # ``second == step.two``
         window_first = y["window_first"] & x["window_first"]
         window_last = y["window_last"] & x["window_last"]
@@ -129,28 +132,33 @@ class Sweep(wiring.Component):
             m.d.comb += [x["next"].eq(operand_last), y["next"].eq(operand_last & x["window_last"])]
         with m.If(self.start):
             m.d.sync += operand_last.eq(~step.two)
-            m.d.comb += [y["start"].eq(1), x["start"].eq(1)]
+            m.d.comb += y["start"].eq(1)
+        m.d.comb += x["start"].eq(words.ready)
         reads = ~own_slot
         return issue, {
             "word": word, "base_y": base_y, "base_x": base_x, "pixel": pixel, "y": y["offset"], "x": x["offset"],
             "node": node + second, "second": second, "reads": reads, "reference": step.keep & fresh,
             "first": ~second & reads, "last": operand_last & reads,
-            "window_first": window_first, "window_last": window_last}, running
+            "window_first": window_first, "window_last": window_last, "left": left,
+            "shared": delay(m, step.window_x.kernel - step.shared, 1) <= x["tap"]}, running
 
-    def _axis(self, m: Module, name: str, window) -> dict:
+    def _axis(self, m: Module, name: str, window, skipped) -> dict:
         """One coordinate of the window: ``offset`` is tap * dilation - pad, kept by additions.
 
-        Strobes: ``next`` tap, after the last one the first; ``start``."""
+        ``skipped``: begin behind the shared columns. Strobes: ``next`` tap, after the last one the first; ``start``."""
         bits = self.layouts.position
         tap, offset = Signal(bits, name=f"{name}_tap"), Signal(signed(bits + 2), name=f"{name}_offset")
         strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next")}
         # ``tap == window.kernel - 1``, worked out a tap ahead.
-        window_last, alone = Signal(name=f"{name}_window_last"), window.kernel == 1
+        window_last, window_first = Signal(name=f"{name}_window_last"), Signal(name=f"{name}_window_first")
+        begin = Mux(skipped, self.step.shared, 0)
         with m.If(strobes["next"]):
-            m.d.sync += [tap.eq(tap + 1), offset.eq(offset + window.dilation), window_last.eq(tap == window.kernel - 2)]
+            m.d.sync += [tap.eq(tap + 1), offset.eq(offset + window.dilation), window_last.eq(tap == window.kernel - 2),
+                         window_first.eq(0)]
         with m.If((strobes["next"] & window_last) | strobes["start"]):
-            m.d.sync += [tap.eq(0), offset.eq(-window.pad), window_last.eq(alone)]
-        return strobes | {"offset": offset, "window_first": tap == 0, "window_last": window_last}
+            m.d.sync += [tap.eq(begin), offset.eq(begin - window.pad), window_last.eq(window.kernel == begin + 1),
+                         window_first.eq(1)]
+        return strobes | {"tap": tap, "offset": offset, "window_first": window_first, "window_last": window_last}
 
     def _address(self, m: Module, issue, position: dict) -> None:
         """``base + (y * pitch + (x >> phase_bits)) * blocks + (c >> group_bits)`` in five cycles."""
@@ -173,7 +181,7 @@ class Sweep(wiring.Component):
             group2.eq(((x[:lay.position] & in_phase) << place.group_bits) | (c & in_row)),
             flags2.first.eq(one["first"]), flags2.last.eq(one["last"]), flags2.second.eq(one["second"]),
             flags2.window_first.eq(one["window_first"]), flags2.window_last.eq(one["window_last"]),
-            flags2.outside.eq(outside),
+            flags2.left.eq(one["left"]), flags2.shared.eq(one["shared"]), flags2.outside.eq(outside),
         ]
         reads = one["reads"] & ~outside
         place2 = delay(m, place, 1)

@@ -233,8 +233,11 @@ def _node_fields(graph: Graph, node: Node, tensor: Tensor, places: Mapping[str, 
     operands += [{}] * (2 - len(operands))
     pool = node.pool
     window = [{"kernel": pool.kernel[a], "stride": pool.stride[a], "dilation": pool.dilation[a], "pad": pool.pad[a]}
-              if pool else {"kernel": 1, "stride": 1} for a in (0, 1)]
-    return {"height": h, "width": w, "groups": places[tensor.name].blocks, "operands": operands,
+              if pool else {"kernel": 1, "stride": 1, "dilation": 1} for a in (0, 1)]
+    shared = window[1]["kernel"] - window[1]["stride"]
+    # A window keeps one word: the maximum of its last columns, none of which may be one that it did not read itself.
+    shared *= 0 < shared <= window[1]["stride"] and window[1]["dilation"] == 1
+    return {"shared": shared, "height": h, "width": w, "groups": places[tensor.name].blocks, "operands": operands,
             "two": int(len(node.operands) == 2), "window_y": window[0], "window_x": window[1], "node": first,
             "sign": int(node.sign), "lo": node.lo, "hi": node.hi, "keep": 1, "snapshot": places[tensor.name].base}
 
