@@ -49,9 +49,11 @@ AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
 """Cycles after the last weight word in which a PE still counts as busy; only the last step of a frame waits for them."""
 BARRIER = 3
 """Cycles of the sequencer per step: start, and two behind the last thing that the next step waits for."""
+ENDING = ProcessingElement.ENDING
+"""Weight words of a PE for which the next step does not wait."""
 SHORTEST = 3
 """Cycles, beside those, that a step takes at least."""
-TO_SWEEP, SCAN = 1, Sweep.FIRST_READ - 3
+TO_SWEEP, SCAN = 0, Sweep.FIRST_READ - 2
 """Cycles before a sweep reads its first word, and those in which it reads marks where the step before did not leave time
 for that, because it broadcast nothing."""
 LATENCY = TO_SWEEP + TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
@@ -176,7 +178,7 @@ class CycleModel:
         work = [plan.work(changes, pixels) for plan, pixels in zip(self._plans, swept, strict=True)]
         for before, own in pairwise(work):
             own.begun = (TO_SWEEP + (0 if before.count else SCAN)) if own.from_sweep else 0
-        work[-1].after_walk = AFTER_WALK
+        work[-1].last = True
         return work
 
 
@@ -360,7 +362,7 @@ class _Work:
     """
 
     def __init__(self, plan: _Plan, pixels: np.ndarray | None, refresh: bool) -> None:
-        self.refresh, self.begun, self.after_walk = refresh, 0, 0
+        self.refresh, self.begun, self.last = refresh, 0, False
         self.plan, self.count, self.clear_end = plan, 0, 0
         self.cycles = self.stalls = self.words = self.walk = 0
         self.from_sweep = plan.step.kind == StepKind.SWEEP
@@ -453,7 +455,7 @@ class _Work:
     def finish(self, broadcast: float = NEVER, walked: float = NEVER, late: float = 0) -> None:
         """``broadcast``: time of the last one; ``walked``: end of the last walk; ``late``: the sweep at its end."""
         plan, shift = self.plan, self.begun
-        ends = [self.clear_end - shift, self.marked, self.last_marked + late, walked + self.after_walk, broadcast + 1, SHORTEST,
+        ends = [self.clear_end - shift, self.marked, self.last_marked + late, walked, broadcast + 1, SHORTEST,
                 self.expanded + late + self.way]
         if self.count:
             ends.append(broadcast + self.tail - LNZD - SCATTER)
@@ -522,6 +524,7 @@ class _Recurrence:
         n, pes = len(self.rows), self.table.shape[1]
         starts = np.full((n, self.depth + 1, pes), NEVER)              # of the last entries; one row for no entry
         rank, end = np.zeros((n, 1, pes), np.int64), np.full((n, 1, pes), NEVER)
+        ending = np.zeros((n, pes))                                    # words of the last entry
         late, room, stalls = np.full((n, 1), NEVER), np.zeros((n, 1)), np.zeros(n)
         columns = np.arange(self.segment)
         fifo_way = TO_QUEUE - 1
@@ -553,10 +556,16 @@ class _Recurrence:
             ends = spent + np.maximum(np.maximum.accumulate(ready, axis=1), end[rows])
             start = np.maximum(self._time(ends - words, rows, swept), loaded)
             np.put_along_axis(starts[rows], place, np.where(wanted, start, NEVER), axis=1)
+            newest = np.where(wanted, np.arange(self.segment)[:, None], -1).max(axis=1)
+            ending[rows] = np.where(newest < 0, ending[rows], np.take_along_axis(
+                words, np.maximum(newest, 0)[:, None], axis=1)[:, 0])
             self.left[self.leaves[i]] = time
             rank[rows], end[rows] = ranks[:, -1:], ends[:, -1:]
             late[rows], room[rows] = delayed[:, -1:], shut[:, -1:]
-        walked = self._time(end, slice(0, n), self.swept_last[:, None, None]).max(axis=(1, 2))
+        # The last step waits for its last word to be written, others not even for it to begin.
+        last = np.array([[r.last] for r in self.rows])
+        over = np.where(last, AFTER_WALK, -np.minimum(ending, ENDING))
+        walked = (self._time(end, slice(0, n), self.swept_last[:, None, None])[:, 0] + over).max(axis=1)
         final = self.left[self.last_need] - fifo_way
         for r, work in enumerate(self.rows):
             after = final[r] - (work.begin[-1] + work.plan.reads) if work.from_sweep else NEVER

@@ -13,6 +13,8 @@ from hw.layouts import Kind, Layouts, Space
 from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
 from hw.pipeline import delay
 from hw.queue import Queue
+from hw.sequencer import Sequencer
+from hw.sweep import Sweep
 from hw.walker import Walker
 
 COLUMN_LATENCY = 3
@@ -56,11 +58,12 @@ class ProcessingElement(wiring.Component):
     held : Out
         the sweep takes a slot that the walk would have used.
     waiting, busy : Out
-        deltas are queued or have words to begin; they are under way as well.
+        deltas are queued, or more than ``ENDING`` words of one are to begin; something of them is under way.
 
     One weight word per cycle. From a broadcast ``column`` to the accumulator written: 3 + 1 + 1 + 9 + 4 cycles.
     """
 
+    ENDING = Sequencer.TO_START + Sweep.TO_SLOT
     SWEEP_LATENCY = Walker.LATENCY + Accumulators.LATENCY
 
     def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING, *, index: int) -> None:
@@ -87,7 +90,7 @@ class ProcessingElement(wiring.Component):
         self._lookup(m, queue, walker.load)
         connect(m, queue.o, walker.work)
         m.d.comb += [walker.hold.eq(self.sweep), self.held.eq(self.sweep & walker.walking),
-                     self.waiting.eq(queue.o.valid | walker.walking),
+                     self.waiting.eq(queue.o.valid | (walker.walking & (walker.left > self.ENDING))),
                      self.busy.eq(queue.o.valid | walker.busy | self._pending(m, walker))]
         self._accumulate(m, walker, accumulators)
         m.d.comb += self.value.eq(accumulators.value)

@@ -37,7 +37,7 @@ class Sequencer(wiring.Component):
     quiet : In
         all deltas of the step have been made, and all that they reach is marked.
     finished, drained : In
-        every change of P has been begun, so that reads find it done; nothing at all is under way in the ring.
+        every change of P will have been begun before the next sweep reads, so that it finds it done; nothing at all is under way in the ring.
     store, index : Out
         the step ``index`` is over.
     clear : Out {start, base, count}, clearing : In
@@ -45,9 +45,11 @@ class Sequencer(wiring.Component):
     load : In
         host writes into the step and clear tables.
 
-    A step ends 2 cycles after ``finished``, the last one of a run after ``drained``; the next starts a cycle later. Beside
-    its work it takes 3 cycles per clear that its work does not hide.
+    The next step starts ``TO_START`` cycles after ``finished``, the last one of a run ends after ``drained``. Beside its work
+    a step takes 3 cycles per clear that its work does not hide.
     """
+
+    TO_START = 2
 
     def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
         self.config, self.layouts, self.contents = config, Layouts(config), contents

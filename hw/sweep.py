@@ -60,7 +60,7 @@ class Sweep(wiring.Component):
         ``projection`` and ``group`` of the slot that comes in the next cycle.
 
     One read per cycle; the reference comes along with the first operand when that is a projection, else it takes a
-    slot of its own, because the snapshots have one read port. From ``start`` to the first read 2 cycles, from ``scan``
+    slot of its own, because the snapshots have one read port. From ``start`` to the first read 1 cycle, from ``scan``
     ``FIRST_READ``; from the read to ``slot`` ``LATENCY``. Cost: five small multipliers.
 
     ::
@@ -70,6 +70,8 @@ class Sweep(wiring.Component):
 
     FIRST_READ = Scan.LATENCY + SweepOrder.LATENCY + 1
     LATENCY = 5
+    TO_SLOT = 1 + LATENCY
+    """Cycles from ``start`` to the first ``slot`` at least."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
@@ -107,9 +109,9 @@ class Sweep(wiring.Component):
         word, running, done = Signal(lay.sweep_word, reset_less=True), Signal(), Signal()
         base_y, base_x = (Signal(2 * lay.position, name=f"base_{k}", reset_less=True) for k in "yx")
         pixel, node = Signal(lay.pixel, reset_less=True), Signal(lay.node_address, reset_less=True)
-        left, shares = Signal(), delay(m, step.shared != 0, 1)  # ``left``: the shared columns are not read again
+        left, shares = Signal(), step.shared != 0               # ``left``: the shared columns are not read again
         fresh, second = Signal(init=1), Signal()                # ``fresh``: the next read is a word's first
-        m.d.comb += words.ready.eq(open & (~running | done))
+        m.d.comb += words.ready.eq((open | self.start) & (~running | done))
         with m.If(words.ready):
             m.d.sync += [running.eq(words.valid), word.eq(words.p), base_y.eq(words.p.y * step.window_y.stride),
                          base_x.eq(words.p.x * step.window_x.stride), pixel.eq(words.p.row + words.p.x),

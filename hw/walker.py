@@ -23,8 +23,8 @@ class Walker(wiring.Component):
         the columns to walk, with the deltas to multiply.
     hold : In
         no word is begun in this cycle.
-    walking : Out
-        a word would be begun in this cycle.
+    walking, left : Out
+        a word would be begun in this cycle; how many of the column are still to begin.
     busy : Out
         something is under way.
     valid, address : Out
@@ -54,7 +54,8 @@ class Walker(wiring.Component):
         self.config, self.layouts, self.contents = config, Layouts(config), contents
         lay = self.layouts
         super().__init__({
-            "work": In(stream.Signature(lay.work)), "hold": In(1), "walking": Out(1), "busy": Out(1),
+            "work": In(stream.Signature(lay.work)), "hold": In(1), "walking": Out(1),
+            "left": Out(lay.column.members["count"]), "busy": Out(1),
             "valid": Out(1), "address": Out(lay.projection_address),
             "weights": Out(ArrayLayout(signed(config.weight_bits), config.lanes)),
             "deltas": Out(ArrayLayout(signed(CODE_BITS), config.lanes)), "load": In(LoadSignature(lay))})
@@ -78,7 +79,7 @@ class Walker(wiring.Component):
         """Cycle 0: the column under way, and which of its words begins now."""
         lay = self.layouts
         active, work = Signal(), Signal(lay.work, reset_less=True)
-        left = Signal.like(work.count)
+        left = self.left
         tap, block = Signal(lay.tap_address), Signal(max(1, lay.log_blocks))
         start, first = Signal(lay.weight_address), Signal()
         issue, load, ending = Signal(), Signal(), Signal()                 # ``ending``: one word is left
