@@ -51,6 +51,9 @@ BARRIER = 3
 """Cycles of the sequencer per step: start, and two behind the last thing that the next step waits for."""
 ENDING = ProcessingElement.ENDING
 """Weight words of a PE for which the next step does not wait."""
+HEAD = TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
+"""Cycles from the start of a sweep step to its first weight word: walks of the step before may last that long if its late
+rows are none of the first that are swept."""
 SHORTEST = 3
 """Cycles, beside those, that a step takes at least."""
 TO_SWEEP, SCAN = 0, Sweep.FIRST_READ - 2
@@ -177,6 +180,7 @@ class CycleModel:
         swept = swept_pixels(self.program, changes)
         work = [plan.work(changes, pixels) for plan, pixels in zip(self._plans, swept, strict=True)]
         for before, own in pairwise(work):
+            before.early = own.plan.step.fields.get("early", 0) > 0
             own.begun = (TO_SWEEP + (0 if before.count else SCAN)) if own.from_sweep else 0
         work[-1].last = True
         return work
@@ -362,7 +366,7 @@ class _Work:
     """
 
     def __init__(self, plan: _Plan, pixels: np.ndarray | None, refresh: bool) -> None:
-        self.refresh, self.begun, self.last = refresh, 0, False
+        self.refresh, self.begun, self.last, self.early = refresh, 0, False, False
         self.plan, self.count, self.clear_end = plan, 0, 0
         self.cycles = self.stalls = self.words = self.walk = 0
         self.from_sweep = plan.step.kind == StepKind.SWEEP
@@ -565,6 +569,7 @@ class _Recurrence:
         # The last step waits for its last word to be written, others not even for it to begin.
         last = np.array([[r.last] for r in self.rows])
         over = np.where(last, AFTER_WALK, -np.minimum(ending, ENDING))
+        over -= np.array([[HEAD * r.early] for r in self.rows])
         walked = (self._time(end, slice(0, n), self.swept_last[:, None, None])[:, 0] + over).max(axis=1)
         final = self.left[self.last_need] - fifo_way
         for r, work in enumerate(self.rows):

@@ -21,7 +21,7 @@ class ItemLayout:
         self.tag = StructLayout({
             "deltas": layouts.codes, "channels": unsigned(layouts.config.sweep), "first": unsigned(layouts.channel),
             "column": unsigned(layouts.column_address), "origin": unsigned(layouts.projection_address),
-            "taps": unsigned(tap_bits), "edge": layouts.edge})
+            "taps": unsigned(tap_bits), "edge": layouts.edge, "late": unsigned(1)})
         self.item = StructLayout({"mask": unsigned(layouts.config.sweep), "whole": unsigned(1), "tag": self.tag})
 
 
@@ -82,13 +82,14 @@ class Expand(wiring.Component):
                                                  (Space.CHANNELS, edge.channels + at["group"])))
         o, tag, edge = self.o.p, self.o.p.tag, later(edge, 3)
         mask = later(word.mask, 5) & channels.mask
+        late = later(later(word.y, 1) >= self.step.late, 4)
         with m.If(enable):
             m.d.sync += [
                 self.o.valid.eq(valid[-1] & (mask != 0) & (y.taps != 0) & (x.taps != 0)),
                 o.mask.eq(mask), o.whole.eq(edge.vector), tag.deltas.eq(later(word.deltas, 5)),
                 tag.channels.eq(channels.mask), tag.first.eq(channels.first),
                 tag.column.eq(edge.column + y.column + x.column), tag.origin.eq(edge.origin + y.origin + x.origin),
-                tag.taps.eq(y.taps * x.taps), tag.edge.eq(edge),
+                tag.taps.eq(y.taps * x.taps), tag.edge.eq(edge), tag.late.eq(late),
             ]
         m.d.comb += self.busy.eq(Cat(self.i.valid, *valid[1:], self.o.valid).any())
         return m

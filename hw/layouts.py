@@ -196,10 +196,11 @@ class Layouts:
 
     @cached_property
     def work(self) -> StructLayout:
-        """A queue entry of a PE."""
+        """A queue entry of a PE. ``late``: its delta is of a late row of its step; ``turn`` tells its step from the next."""
         return StructLayout({"count": self.column.members["count"], "row": unsigned(self.row),
                              "start": unsigned(self.weight_address), "origin": unsigned(self.projection_address),
-                             "deltas": ArrayLayout(signed(CODE_BITS), self.config.lanes), "walk": self.walk})
+                             "deltas": ArrayLayout(signed(CODE_BITS), self.config.lanes), "walk": self.walk,
+                             "late": unsigned(1), "turn": unsigned(1)})
 
     # Shared -----------------------------------------------------------------------------------------
     @cached_property
@@ -231,7 +232,8 @@ class Layouts:
     @cached_property
     def step(self) -> StructLayout:
         """A step descriptor. ``skip``: only pixels with a mark are swept, except in a refresh; the marks begin at
-        ``marks``. ``shared``: columns of a max-pool window that the next window has too. ``reach`` and ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room
+        ``marks``. ``shared``: columns of a max-pool window that the next window has too. Rows from ``late`` on are
+        its late ones; the rows before ``early`` are not reached by any late row of the step before. ``reach`` and ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room
         for later and must be 0."""
         return StructLayout({
             "kind": unsigned(2), "height": unsigned(self.position), "width": unsigned(self.position),
@@ -239,7 +241,8 @@ class Layouts:
             "reach": unsigned(address_bits(self.config.reach_words)),
             "reaches": unsigned(bits_for(self.config.reach_words)),
             "operands": ArrayLayout(self.operand, 2), "two": unsigned(1),
-            "window_y": self.window, "window_x": self.window, "shared": unsigned(self.position), "node": unsigned(self.node_address),
+            "window_y": self.window, "window_x": self.window, "shared": unsigned(self.position),
+            "late": unsigned(self.position), "early": unsigned(self.position), "node": unsigned(self.node_address),
             "sign": unsigned(1), "lo": signed(CODE_BITS), "hi": signed(CODE_BITS),
             "keep": unsigned(1), "snapshot": unsigned(self.snapshot_address),
             "direct": unsigned(1), "truncate": unsigned(1), "threshold": unsigned(CODE_BITS),

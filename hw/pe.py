@@ -13,7 +13,6 @@ from hw.layouts import Kind, Layouts, Space
 from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
 from hw.pipeline import delay
 from hw.queue import Queue
-from hw.sequencer import Sequencer
 from hw.sweep import Sweep
 from hw.walker import Walker
 
@@ -30,7 +29,8 @@ class BusLayouts:
             "group": unsigned(max(1, layouts.log_groups)), "group_bits": unsigned(layouts.small)})
         self.work = StructLayout({
             "valid": unsigned(1), "start": unsigned(layouts.weight_address),
-            "origin": unsigned(layouts.projection_address), "deltas": layouts.codes, "walk": layouts.walk})
+            "origin": unsigned(layouts.projection_address), "deltas": layouts.codes, "walk": layouts.walk,
+            "late": unsigned(1)})
 
 
 class ProcessingElement(wiring.Component):
@@ -57,13 +57,17 @@ class ProcessingElement(wiring.Component):
         clears ``count`` words from ``base`` in cycles that neither sweep nor walk use; ``clearing`` until done.
     held : Out
         the sweep takes a slot that the walk would have used.
+    turn : In
+        changes with every step.
     waiting, busy : Out
         deltas are queued, or more than ``ENDING`` words of one are to begin; something of them is under way.
+    behind, old : Out
+        some of those waiting are not ``late``; some are of the other ``turn``.
 
     One weight word per cycle. From a broadcast ``column`` to the accumulator written: 3 + 1 + 1 + 9 + 4 cycles.
     """
 
-    ENDING = Sequencer.TO_START + Sweep.TO_SLOT
+    ENDING = Sweep.TO_SLOT
     SWEEP_LATENCY = Walker.LATENCY + Accumulators.LATENCY
 
     def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING, *, index: int) -> None:
@@ -75,6 +79,7 @@ class ProcessingElement(wiring.Component):
             "clear": In(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
                                       "count": lay.clear.members["count"]})),
             "clearing": Out(1), "value": Out(lay.accumulators), "held": Out(1), "waiting": Out(1), "busy": Out(1),
+            "turn": In(1), "behind": Out(1), "old": Out(1),
             "load": In(LoadSignature(lay))})
 
     def elaborate(self, platform):
@@ -89,8 +94,12 @@ class ProcessingElement(wiring.Component):
                      for name in ("space", "unit", "address", "data")]
         self._lookup(m, queue, walker.load)
         connect(m, queue.o, walker.work)
+        # What is queued came after what is walked, and is late if that is.
+        entry, begun = queue.o.p, walker.walking & (walker.left > self.ENDING)
         m.d.comb += [walker.hold.eq(self.sweep), self.held.eq(self.sweep & walker.walking),
-                     self.waiting.eq(queue.o.valid | (walker.walking & (walker.left > self.ENDING))),
+                     self.waiting.eq(queue.o.valid | begun),
+                     self.behind.eq((queue.o.valid & ~entry.late) | (begun & ~walker.late)),
+                     self.old.eq((queue.o.valid & (entry.turn ^ self.turn)) | (begun & (walker.turn ^ self.turn))),
                      self.busy.eq(queue.o.valid | walker.busy | self._pending(m, walker))]
         self._accumulate(m, walker, accumulators)
         m.d.comb += self.value.eq(accumulators.value)
@@ -113,7 +122,7 @@ class ProcessingElement(wiring.Component):
             self.blocked.eq(Mux(self.advance, coming, wanted) & full), queue.i.valid.eq(push),
             queue.i.p.count.eq(entry.count), queue.i.p.row.eq(entry.row), queue.i.p.origin.eq(work.origin),
             queue.i.p.start.eq(Mux(work.walk.kind == Kind.DENSE8, work.start, entry.first)),
-            queue.i.p.walk.eq(work.walk),
+            queue.i.p.walk.eq(work.walk), queue.i.p.late.eq(work.late), queue.i.p.turn.eq(self.turn),
         ]
         first = self.index % self.config.group_pes * self.config.lanes
         m.d.comb += [queue.i.p.deltas[lane].eq(work.deltas[first + lane]) for lane in range(self.config.lanes)]

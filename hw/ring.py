@@ -117,7 +117,11 @@ class Ring(wiring.Component):
         deltas = [sweep.busy, frame_busy, in_flight, fifo.level != 0]
         m.d.comb += [marker.start.eq(sequencer.start), marker.more.eq(Cat(deltas).any())]
         before = Cat(*deltas, expand.busy, scatter.busy, marker.busy).any()
-        m.d.comb += [sequencer.quiet.eq(~(marker.more | marker.busy)),
+        old = Cat(pe.old for pe in pes).any()
+        m.d.comb += [pe.turn.eq(sequencer.turn) for pe in pes]
+        m.d.comb += [sweep.pending.eq(delay(m, old, 1)),
+                     sequencer.fed.eq(~(before | old | Cat(pe.behind for pe in pes).any())),
+                     sequencer.quiet.eq(~(marker.more | marker.busy)),
                      sequencer.finished.eq(~(before | Cat(pe.waiting for pe in pes).any())),
                      sequencer.drained.eq(~(before | Cat(pe.busy for pe in pes).any()))]
         self._count(m, sequencer, sweep, delta, scatter, pes, blocked, readout)

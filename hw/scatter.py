@@ -57,13 +57,13 @@ class Scatter(wiring.Component):
         vector = tag.edge.vector
         info = StructLayout({"edge": lay.edge, "column": unsigned(lay.column_address),
                              "origin": unsigned(lay.projection_address), "group": unsigned(lay.channel),
-                             "taps": tag.taps.shape()})
+                             "taps": tag.taps.shape(), "late": unsigned(1)})
         info1 = Signal(info, reset_less=True)
         with m.If(go):
             m.d.sync += [number.eq(Mux(vector, tag.first >> tag.edge.group_bits, tag.first + rank)),
                          changed.eq(Mux(vector, sum((mask[i] for i in range(config.sweep)), start=0), 1)),
                          info1.edge.eq(tag.edge), info1.column.eq(tag.column), info1.origin.eq(tag.origin),
-                         info1.group.eq(tag.first), info1.taps.eq(tag.taps)]
+                         info1.group.eq(tag.first), info1.taps.eq(tag.taps), info1.late.eq(tag.late)]
             m.d.sync += [deltas1[i].eq(Mux(vector, tag.deltas[i], tag.deltas[index])) for i in range(config.sweep)]
         valid1 = delay(m, self.i.valid, 1, go)
         # 2: its first weight
@@ -78,7 +78,7 @@ class Scatter(wiring.Component):
                 self.column.valid.eq(valid2), self.column.column.eq(info2.column + Mux(csc, number2, 0)),
                 self.column.vector.eq(edge.vector), self.column.group.eq(info2.group),
                 self.column.group_bits.eq(edge.group_bits), work.valid.eq(valid2), work.start.eq(edge.weight + weight),
-                work.origin.eq(info2.origin + Mux(edge.vector, number2, 0)), work.walk.eq(edge.walk),
+                work.origin.eq(info2.origin + Mux(edge.vector, number2, 0)), work.walk.eq(edge.walk), work.late.eq(info2.late),
                 work.deltas.eq(delay(m, deltas1, 1, go, reset_less=True)),
             ]
         works = [work]

@@ -34,10 +34,13 @@ class Sequencer(wiring.Component):
         it starts in this cycle.
     ahead, scan : Out
         the descriptor of a sweep step that will start next: from now on its marks may be looked through.
+    turn : Out
+        changes with every step.
     quiet : In
         all deltas of the step have been made, and all that they reach is marked.
-    finished, drained : In
-        every change of P will have been begun before the next sweep reads, so that it finds it done; nothing at all is under way in the ring.
+    fed, finished, drained : In
+        all deltas are in the queues of PEs, and those that wait there are of late rows; every change of P will have been
+        begun before the next sweep reads, so that it finds it done; nothing at all is under way in the ring.
     store, index : Out
         the step ``index`` is over.
     clear : Out {start, base, count}, clearing : In
@@ -45,19 +48,17 @@ class Sequencer(wiring.Component):
     load : In
         host writes into the step and clear tables.
 
-    The next step starts ``TO_START`` cycles after ``finished``, the last one of a run ends after ``drained``. Beside its work
-    a step takes 3 cycles per clear that its work does not hide.
+    The next step starts 2 cycles after ``fed`` if it has early rows, after ``finished`` if not; the last one of a run ends
+    after ``drained``. Beside its work a step takes 3 cycles per clear that its work does not hide.
     """
-
-    TO_START = 2
 
     def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
         self.config, self.layouts, self.contents = config, Layouts(config), contents
         lay = self.layouts
         super().__init__({
             "run": In(stream.Signature(run_layout(lay))), "idle": Out(1), "step": Out(lay.step), "refresh": Out(1),
-            "start": Out(1), "ahead": Out(lay.step), "scan": Out(1), "quiet": In(1), "finished": In(1),
-            "drained": In(1), "store": Out(1), "index": Out(address_bits(config.step_words)),
+            "start": Out(1), "ahead": Out(lay.step), "scan": Out(1), "turn": Out(1), "quiet": In(1),
+            "fed": In(1), "finished": In(1), "drained": In(1), "store": Out(1), "index": Out(address_bits(config.step_words)),
             "clear": Out(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
                                        "count": lay.clear.members["count"]})),
             "clearing": In(1), "load": In(LoadSignature(lay))})
@@ -67,7 +68,8 @@ class Sequencer(wiring.Component):
         left, address = Signal(self.run.p["count"].shape()), Signal.like(self.index)
         read, cleared = self._table(m, Space.STEPS, address), self._clear(m)
         # They come from all over the array. A step's own show from its third cycle on, and then ``ahead`` is there.
-        quiet, finished, drained = (delay(m, v, 1) for v in (self.quiet, self.finished & cleared, self.drained & cleared))
+        quiet, fed, finished, drained = (delay(m, v, 1) for v in (
+            self.quiet, self.fed & cleared, self.finished & cleared, self.drained & cleared))
         known, scanned, last = Signal(), Signal(), left == 1
         begin, early = Signal(), Signal()
         with m.FSM():
@@ -92,7 +94,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += known.eq(1)
                 with m.If(~known):
                     m.d.sync += self.ahead.eq(read)
-                with m.Elif(Mux(last, drained, finished)):
+                with m.Elif(Mux(last, drained, Mux(self.ahead.early != 0, fed, finished))):
                     m.d.comb += [self.store.eq(1), begin.eq(~last)]
                     m.d.sync += [self.index.eq(self.index + 1), left.eq(left - 1)]
                     m.next = "START"
@@ -101,7 +103,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += early.eq(known & quiet & ~last)
         m.d.comb += self.scan.eq((begin | early) & ~scanned & (self.ahead.kind == StepKind.SWEEP))
         with m.If(begin):
-            m.d.sync += [self.step.eq(self.ahead), address.eq(address + 1), known.eq(0), scanned.eq(0)]
+            m.d.sync += [self.step.eq(self.ahead), self.turn.eq(~self.turn), address.eq(address + 1), known.eq(0), scanned.eq(0)]
         with m.Elif(self.scan):
             m.d.sync += scanned.eq(1)
         return m

@@ -45,6 +45,8 @@ class Sweep(wiring.Component):
     busy : Out
     take, take_address, take_clear, taken
         to ``Marks``.
+    pending : In
+        deltas of the step before wait in PEs: rows from ``step.early`` on have to wait, too.
     enable : In
         a new output word may be begun in the next cycle (there is room for it behind the nonlinear unit).
     begun : Out
@@ -71,7 +73,7 @@ class Sweep(wiring.Component):
     FIRST_READ = Scan.LATENCY + SweepOrder.LATENCY + 1
     LATENCY = 5
     TO_SLOT = 1 + LATENCY
-    """Cycles from ``start`` to the first ``slot`` at least."""
+    """Cycles from ``start``, or from the last cycle before ``pending`` falls, to the next ``slot``."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config, self.layouts = config, Layouts(config)
@@ -79,7 +81,7 @@ class Sweep(wiring.Component):
         super().__init__({"ahead": In(lay.step), "scan": In(1), "step": In(lay.step), "refresh": In(1), "start": In(1),
                           "busy": Out(1), "take": Out(1),
                           "take_address": Out(lay.mark_address), "take_clear": Out(1), "taken": In(MARK_COLUMNS),
-                          "enable": In(1), "begun": Out(1), "stalled": Out(1), "valid": Out(1),
+                          "pending": In(1), "enable": In(1), "begun": Out(1), "stalled": Out(1), "valid": Out(1),
                           "early": Out(SweepSlot(lay).early), "slot": Out(SweepSlot(lay).layout),
                           "target": Out(lay.target_word), "ends": Out(1)})
 
@@ -110,17 +112,19 @@ class Sweep(wiring.Component):
         base_y, base_x = (Signal(2 * lay.position, name=f"base_{k}", reset_less=True) for k in "yx")
         pixel, node = Signal(lay.pixel, reset_less=True), Signal(lay.node_address, reset_less=True)
         left, shares = Signal(), step.shared != 0               # ``left``: the shared columns are not read again
+        early = Signal()                                        # no delta of the step before reaches its row
         fresh, second = Signal(init=1), Signal()                # ``fresh``: the next read is a word's first
         m.d.comb += words.ready.eq((open | self.start) & (~running | done))
         with m.If(words.ready):
             m.d.sync += [running.eq(words.valid), word.eq(words.p), base_y.eq(words.p.y * step.window_y.stride),
                          base_x.eq(words.p.x * step.window_x.stride), pixel.eq(words.p.row + words.p.x),
-                         node.eq(step.node + (words.p.group << step.two)), left.eq(words.p.left & shares)]
+                         node.eq(step.node + (words.p.group << step.two)), left.eq(words.p.left & shares),
+                         early.eq(words.p.y < step.early)]
         issue, own_slot = Signal(), Signal()
         apart = delay(m, step.keep & ~step.operands[0].place.projection, 1)      # steady, as the step
         m.d.comb += [
-            own_slot.eq(apart & fresh), issue.eq(running & (self.enable | ~fresh)),
-            self.stalled.eq(running & ~issue), self.begun.eq(issue & fresh)]
+            own_slot.eq(apart & fresh), issue.eq(running & ((self.enable & (early | ~self.pending)) | ~fresh)),
+            self.stalled.eq(running & fresh & ~self.enable), self.begun.eq(issue & fresh)]
         y, x = (self._axis(m, name, window, skipped) for name, window, skipped in (
             ("y", step.window_y, 0), ("x", step.window_x, Mux(words.ready, words.p.left & shares, left))))
         operand_last = Signal()                                              # ``second == step.two``

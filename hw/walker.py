@@ -23,8 +23,8 @@ class Walker(wiring.Component):
         the columns to walk, with the deltas to multiply.
     hold : In
         no word is begun in this cycle.
-    walking, left : Out
-        a word would be begun in this cycle; how many of the column are still to begin.
+    walking, left, late, turn : Out
+        a word would be begun in this cycle; how many of the column are still to begin; what its work says of it.
     busy : Out
         something is under way.
     valid, address : Out
@@ -55,7 +55,7 @@ class Walker(wiring.Component):
         lay = self.layouts
         super().__init__({
             "work": In(stream.Signature(lay.work)), "hold": In(1), "walking": Out(1),
-            "left": Out(lay.column.members["count"]), "busy": Out(1),
+            "left": Out(lay.column.members["count"]), "late": Out(1), "turn": Out(1), "busy": Out(1),
             "valid": Out(1), "address": Out(lay.projection_address),
             "weights": Out(ArrayLayout(signed(config.weight_bits), config.lanes)),
             "deltas": Out(ArrayLayout(signed(CODE_BITS), config.lanes)), "load": In(LoadSignature(lay))})
@@ -83,7 +83,7 @@ class Walker(wiring.Component):
         tap, block = Signal(lay.tap_address), Signal(max(1, lay.log_blocks))
         start, first = Signal(lay.weight_address), Signal()
         issue, load, ending = Signal(), Signal(), Signal()                 # ``ending``: one word is left
-        m.d.comb += [self.walking.eq(active), issue.eq(active & ~self.hold),
+        m.d.comb += [self.walking.eq(active), self.late.eq(work.late), self.turn.eq(work.turn), issue.eq(active & ~self.hold),
                      load.eq(~active | (issue & ending)), self.work.ready.eq(load)]
         with m.If(issue):
             m.d.sync += [left.eq(left - 1), ending.eq(left == 2), first.eq(0)]

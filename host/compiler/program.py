@@ -11,7 +11,7 @@ import numpy as np
 from host.compiler.edges import Lowered, Weights, choose_kind
 from host.compiler.order import balanced, phases, rearranged
 from host.compiler.places import Place, place_all
-from host.compiler.reach import Reach, Reaches, reaches_of, skippable
+from host.compiler.reach import Reach, Reaches, early_rows, late_row, reaches_of, skippable
 from host.compiler.weights import Table
 from host.errors import UserError
 from hw.config import AcceleratorConfig
@@ -139,8 +139,11 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
         entry["clear"] = first_clear if entry["clears"] else 0
         if kind == StepKind.SWEEP:
             entry |= _node_fields(graph, node, tensor, places, len(nodes))
-            entry |= {"skip": int(number in marks), "marks": marks.get(number, 0)}
+            entry |= {"skip": int(number in marks), "marks": marks.get(number, 0),
+                      "early": early_rows(number, order, reaching) if number in marks else 0}
             nodes += _node_rows(node, tensor.shape[0], config.sweep, places)
+        if tensor is not None:
+            entry["late"] = late_row(tensor)
         if reaching[number]:
             entry |= {"reach": reaches.add(reaching[number], {n: order[n][1].shape[2] for n in skipping}),
                       "reaches": len(reaching[number])}

@@ -93,6 +93,22 @@ def reaches_of(graph: Graph, order: Order) -> list[list[Reach]]:
     return found
 
 
+def late_row(tensor: Tensor) -> int:
+    """The row from which on the deltas of a tensor are late ones."""
+    return -(-tensor.shape[1] // 2)
+
+
+def early_rows(number: int, order: Order, reaches: Sequence[Sequence[Reach]]) -> int:
+    """Of a step that is ``skippable``: the first rows of its tensor, which late rows of the step before do not reach."""
+    _, before, _, _, _ = order[number - 1]
+    found = order[number][1].shape[1]
+    for reach in reaches[number - 1]:
+        if reach.step == number:
+            late = reach.y[late_row(before):]
+            found = min([found, *late[late[:, 0] <= late[:, 1], 0]])
+    return int(found)
+
+
 def _reached(source: int, target: int, edge: Edge | None, axis: int) -> np.ndarray:
     """float[source, target]: not 0 where a coordinate feeds the other; without an edge they are the same."""
     if edge is None:
