@@ -8,9 +8,11 @@ the first cycle in which the sweep may read::
     PE p       start[b]  = max(t[b] + 2, end[b-1]);  end[b] = start[b] + words of b in p + stolen slots
     room       t[b]     >  start of the entry that came ``queue_depth + 1`` entries before b into the same queue
 
-and the step is over when the last of sweep, walks and clears is, plus the barrier. The deltas of a frame are taken to
-come without a gap. All of it is exact but for two averages: the slots that the sweep takes from a PE are spread evenly
-over the sweep, and gaps in the stream of broadcasts stay as they are while a full queue holds it.
+and the step is over when the last of sweep, marks, walks and clears is, plus the barrier; of the walks as much does not
+count as the next step's way to its first walk takes, where that begins with rows which they do not reach. The deltas of
+a frame are taken to come without a gap. All of it is exact but for averages: the slots that the sweep takes from a PE
+are spread evenly over the sweep, gaps in the stream of broadcasts stay as they are while a full queue holds it, and the
+next step never has to wait for its later rows.
 
 The recurrences are solved for ``queue_depth`` broadcasts at a time (their room depends on earlier ones alone), for all
 PEs that differ and all steps at once, so a frame costs milliseconds per million MACs.
@@ -26,9 +28,9 @@ import numpy as np
 
 from host.compiler import Program
 from hw.accumulators import Accumulators
+from hw.config import MARK_COLUMNS
 from hw.delta import DeltaUnit
 from hw.expand import Expand
-from hw.config import MARK_COLUMNS
 from hw.layouts import Kind, Space, StepKind, unpack
 from hw.pe import COLUMN_LATENCY, ProcessingElement
 from hw.queue import Queue
@@ -46,19 +48,19 @@ TO_QUEUE = EXPAND + LNZD + SCATTER
 TO_WALK = 2
 """Cycles from a queue's input to the first weight word, when both are empty."""
 AFTER_WALK = Walker.LATENCY + Accumulators.LATENCY
-"""Cycles after the last weight word in which a PE still counts as busy; only the last step of a frame waits for them."""
+"""Cycles after the last weight word in which a PE still counts as busy; only the last step waits for them."""
 BARRIER = 3
 """Cycles of the sequencer per step: start, and two behind the last thing that the next step waits for."""
 ENDING = ProcessingElement.ENDING
 """Weight words of a PE for which the next step does not wait."""
 HEAD = TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
-"""Cycles from the start of a sweep step to its first weight word: walks of the step before may last that long if its late
-rows are none of the first that are swept."""
+"""Cycles from the start of a sweep step to its first weight word. The walks of the step before may last so long where
+the late ones of its rows do not reach the first ones that are swept."""
 SHORTEST = 3
 """Cycles, beside those, that a step takes at least."""
 TO_SWEEP, SCAN = 0, Sweep.FIRST_READ - 2
-"""Cycles before a sweep reads its first word, and those in which it reads marks where the step before did not leave time
-for that, because it broadcast nothing."""
+"""Cycles before a sweep reads its first word, and those in which it reads marks where the step before left no time for
+that, because it broadcast nothing."""
 LATENCY = TO_SWEEP + TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
 """Cycles that a step takes beyond its work: the way through all blocks, and the barrier."""
 REACH, AFTER_MARKS = 2, 8
@@ -292,7 +294,8 @@ class _Plan:
         block, groups = self.config.block, -(-channels // self.sweep)
         y, x, group = np.indices((height, width, groups)).reshape(3, -1)
         # The host sends its frame in plain order.
-        self.order = np.lexsort((x % block, group, x // block, y) if self.step.kind == StepKind.SWEEP else (group, x, y))
+        block = block if self.step.kind == StepKind.SWEEP else 1
+        self.order = np.lexsort((x % block, group, x // block, y))
         self.rank = np.argsort(self.order)
         # Of every word in that order: its pixel, and the number of its word of marks.
         self.pixel = self.order // groups
@@ -300,7 +303,7 @@ class _Plan:
         self.segment = y[self.order] * self.segments + x[self.order] // MARK_COLUMNS
 
     def _sweep(self, program: Program) -> None:
-        """Words, reads of a word (less the ``saved`` ones if the word to its left is swept), and per PE the share of the
+        """Words, reads of a word (less those ``saved`` if the word to its left is swept), and per PE the share of the
         words of which a read takes its slot."""
         fields, config = self.step.fields, program.config
         window = fields["window_y"], fields["window_x"]
@@ -413,10 +416,12 @@ class _Work:
                 self._arrange(word, edge, np.cumsum(some) - 1, begin, ready)
 
     def _mark(self, pixel: np.ndarray, segment: np.ndarray, begin: np.ndarray, ready: np.ndarray) -> None:
-        """``marked``: the end of the marking, ``last_marked`` were the last segment alone, for words of these pixels and
-        segments (words of marks) in order. A segment is marked when its last word has come (the next one's first) and the segment before is done."""
-        first = np.flatnonzero(np.diff(segment, prepend=-1))
-        pixels = np.bincount(np.cumsum(np.diff(segment, prepend=-1) != 0)[np.unique(pixel, return_index=True)[1]] - 1)
+        """``marked``: the end of the marking, ``last_marked`` were the last segment alone; for words of these pixels
+        and segments (words of marks), in order. A segment is marked when its last word has come (which the next one's
+        first tells) and the segment before is done."""
+        new = np.diff(segment, prepend=-1) != 0
+        first, number = np.flatnonzero(new), np.cumsum(new) - 1
+        pixels = np.bincount(number[np.unique(pixel, return_index=True)[1]])
         complete = np.append(ready[first[1:]], ready[-1] + 1)
         spent = np.cumsum(1 + len(self.plan.step.reaches) * (REACH + pixels))
         behind = spent[-1] - np.append(0, spent[:-1]) + self.way + AFTER_MARKS

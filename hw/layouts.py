@@ -196,7 +196,7 @@ class Layouts:
 
     @cached_property
     def work(self) -> StructLayout:
-        """A queue entry of a PE. ``late``: its delta is of a late row of its step; ``turn`` tells its step from the next."""
+        """A queue entry of a PE. ``late``: its delta is of a late row; ``turn`` tells its step from the next."""
         return StructLayout({"count": self.column.members["count"], "row": unsigned(self.row),
                              "start": unsigned(self.weight_address), "origin": unsigned(self.projection_address),
                              "deltas": ArrayLayout(signed(CODE_BITS), self.config.lanes), "walk": self.walk,
@@ -233,8 +233,8 @@ class Layouts:
     def step(self) -> StructLayout:
         """A step descriptor. ``skip``: only pixels with a mark are swept, except in a refresh; the marks begin at
         ``marks``. ``shared``: columns of a max-pool window that the next window has too. Rows from ``late`` on are
-        its late ones; the rows before ``early`` are not reached by any late row of the step before. ``reach`` and ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room
-        for later and must be 0."""
+        its late ones; the rows before ``early`` are not reached by any late row of the step before. ``reach`` and
+        ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room for later, and 0."""
         return StructLayout({
             "kind": unsigned(2), "height": unsigned(self.position), "width": unsigned(self.position),
             "groups": unsigned(self.group), "skip": unsigned(1), "marks": unsigned(self.mark_address),
@@ -321,8 +321,8 @@ class Layouts:
 
     @cached_property
     def sweep_word(self) -> StructLayout:
-        """A word of S channels to sweep: channel ``group`` of a pixel; ``row`` as in ``block``. ``left``: the pixel to the
-        left is swept, too."""
+        """A word of S channels to sweep: channel ``group`` of a pixel; ``row`` as in ``block``. ``left``: the pixel to
+        the left is swept, too."""
         return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "group": unsigned(self.group),
                              "row": unsigned(self.pixel), "left": unsigned(1)})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import StructLayout
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import In, Out
 
 from hw.config import MARK_COLUMNS, AcceleratorConfig
 from hw.layouts import Layouts
@@ -24,8 +24,8 @@ class Scan(wiring.Component):
     Members
     -------
     step, refresh, start : In
-        at ``start``, ``height``, ``width``, ``skip`` and ``marks`` of a step. Without ``skip`` and in a refresh all pixels
-        are swept, whatever their marks.
+        at ``start``, ``height``, ``width``, ``skip`` and ``marks`` of a step. Without ``skip`` and in a refresh all
+        pixels are swept, whatever their marks.
     busy : Out
     take, take_address, take_clear, taken
         to ``Marks``. With ``skip`` every word is cleared as it is read.

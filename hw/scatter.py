@@ -78,8 +78,8 @@ class Scatter(wiring.Component):
                 self.column.valid.eq(valid2), self.column.column.eq(info2.column + Mux(csc, number2, 0)),
                 self.column.vector.eq(edge.vector), self.column.group.eq(info2.group),
                 self.column.group_bits.eq(edge.group_bits), work.valid.eq(valid2), work.start.eq(edge.weight + weight),
-                work.origin.eq(info2.origin + Mux(edge.vector, number2, 0)), work.walk.eq(edge.walk), work.late.eq(info2.late),
-                work.deltas.eq(delay(m, deltas1, 1, go, reset_less=True)),
+                work.origin.eq(info2.origin + Mux(edge.vector, number2, 0)), work.walk.eq(edge.walk),
+                work.late.eq(info2.late), work.deltas.eq(delay(m, deltas1, 1, go, reset_less=True)),
             ]
         works = [work]
         for _ in range(COLUMN_LATENCY):

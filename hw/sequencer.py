@@ -20,7 +20,7 @@ def run_layout(layouts: Layouts) -> StructLayout:
 
 
 class Sequencer(wiring.Component):
-    """Fetches a step, starts it, waits until nothing of it stands in the way of the next one, stores its counters, goes on.
+    """Fetches a step, starts it, waits until nothing of it is in the way of the next one, stores its counters, goes on.
 
     Members
     -------
@@ -39,8 +39,8 @@ class Sequencer(wiring.Component):
     quiet : In
         all deltas of the step have been made, and all that they reach is marked.
     fed, finished, drained : In
-        all deltas are in the queues of PEs, and those that wait there are of late rows; every change of P will have been
-        begun before the next sweep reads, so that it finds it done; nothing at all is under way in the ring.
+        all deltas are in the queues of PEs, and those that wait there are of late rows; every change of P will have
+        been begun before the next sweep reads, so that it finds it done; nothing is under way in the ring.
     store, index : Out
         the step ``index`` is over.
     clear : Out {start, base, count}, clearing : In
@@ -48,8 +48,8 @@ class Sequencer(wiring.Component):
     load : In
         host writes into the step and clear tables.
 
-    The next step starts 2 cycles after ``fed`` if it has early rows, after ``finished`` if not; the last one of a run ends
-    after ``drained``. Beside its work a step takes 3 cycles per clear that its work does not hide.
+    The next step starts 2 cycles after ``fed`` if it has early rows, after ``finished`` if not; the last one of a run
+    ends after ``drained``. Beside its work a step takes 3 cycles per clear that its work does not hide.
     """
 
     def __init__(self, config: AcceleratorConfig, contents: Contents = NOTHING) -> None:
@@ -58,7 +58,8 @@ class Sequencer(wiring.Component):
         super().__init__({
             "run": In(stream.Signature(run_layout(lay))), "idle": Out(1), "step": Out(lay.step), "refresh": Out(1),
             "start": Out(1), "ahead": Out(lay.step), "scan": Out(1), "turn": Out(1), "quiet": In(1),
-            "fed": In(1), "finished": In(1), "drained": In(1), "store": Out(1), "index": Out(address_bits(config.step_words)),
+            "fed": In(1), "finished": In(1), "drained": In(1), "store": Out(1),
+            "index": Out(address_bits(config.step_words)),
             "clear": Out(StructLayout({"start": unsigned(1), "base": unsigned(lay.projection_address),
                                        "count": lay.clear.members["count"]})),
             "clearing": In(1), "load": In(LoadSignature(lay))})
@@ -103,7 +104,8 @@ class Sequencer(wiring.Component):
                 m.d.comb += early.eq(known & quiet & ~last)
         m.d.comb += self.scan.eq((begin | early) & ~scanned & (self.ahead.kind == StepKind.SWEEP))
         with m.If(begin):
-            m.d.sync += [self.step.eq(self.ahead), self.turn.eq(~self.turn), address.eq(address + 1), known.eq(0), scanned.eq(0)]
+            m.d.sync += [self.step.eq(self.ahead), self.turn.eq(~self.turn), address.eq(address + 1), known.eq(0),
+                         scanned.eq(0)]
         with m.Elif(self.scan):
             m.d.sync += scanned.eq(1)
         return m

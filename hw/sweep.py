@@ -16,8 +16,8 @@ from hw.scan import Scan
 FLAGS = StructLayout({"first": unsigned(1), "last": unsigned(1), "second": unsigned(1), "window_first": unsigned(1),
                       "window_last": unsigned(1), "outside": unsigned(1), "left": unsigned(1), "shared": unsigned(1)})
 """What the nonlinear unit does with a word read: ``first``/``last`` operand of a sum, ``second`` operand,
-``window_first``/``window_last`` tap of a max-pool window, tap ``outside`` the image (its data mean nothing), the window begins
-with what it shares with the ``left`` one, tap in a column ``shared`` with the next window."""
+``window_first``/``window_last`` tap of a max-pool window, tap ``outside`` the image (its data mean nothing), the window
+begins with what it shares with the ``left`` one, tap in a column ``shared`` with the next window."""
 
 
 class SweepSlot:
@@ -211,4 +211,5 @@ class Sweep(wiring.Component):
             self.ends.eq(self.valid & slot.flags.last & slot.flags.window_last),
             self.target.address.eq(slot.reference_address),
         ]
-        m.d.comb += [self.target[name].eq(delay(m, one["word"][name], 4, reset_less=True)) for name in ("y", "x", "group")]
+        m.d.comb += [self.target[name].eq(delay(m, one["word"][name], 4, reset_less=True))
+                     for name in ("y", "x", "group")]

@@ -83,8 +83,8 @@ class Walker(wiring.Component):
         tap, block = Signal(lay.tap_address), Signal(max(1, lay.log_blocks))
         start, first = Signal(lay.weight_address), Signal()
         issue, load, ending = Signal(), Signal(), Signal()                 # ``ending``: one word is left
-        m.d.comb += [self.walking.eq(active), self.late.eq(work.late), self.turn.eq(work.turn), issue.eq(active & ~self.hold),
-                     load.eq(~active | (issue & ending)), self.work.ready.eq(load)]
+        m.d.comb += [self.walking.eq(active), self.late.eq(work.late), self.turn.eq(work.turn),
+                     issue.eq(active & ~self.hold), load.eq(~active | (issue & ending)), self.work.ready.eq(load)]
         with m.If(issue):
             m.d.sync += [left.eq(left - 1), ending.eq(left == 2), first.eq(0)]
             with m.If(work.walk.kind != Kind.DENSE8):

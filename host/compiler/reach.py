@@ -99,7 +99,7 @@ def late_row(tensor: Tensor) -> int:
 
 
 def early_rows(number: int, order: Order, reaches: Sequence[Sequence[Reach]]) -> int:
-    """Of a step that is ``skippable``: the first rows of its tensor, which late rows of the step before do not reach."""
+    """Of a ``skippable`` step: the first rows of its tensor, which late rows of the step before do not reach."""
     _, before, _, _, _ = order[number - 1]
     found = order[number][1].shape[1]
     for reach in reaches[number - 1]:
