@@ -18,10 +18,11 @@ BOARDS = (
     Board(
         variant="35", part="XC7A35T", platform_path="amaranth_boards.arty_a7:ArtyA7_35Platform",
         available={"LUT": 20800, "FF": 41600, "BRAM": 100, "DSP": 90}, programmer="arty_a7_35t",
-        part_options=("xc7a35tcsg324-1",), lut_rams=("columns",),
+        part_options=("xc7a35tcsg324-1",), lut_rams=("columns", "reaches", "spans"),
         config=AcceleratorConfig(pes=8, lanes=4, sweep=4, fifo_depth=64, kinds=("dense8",), max_size=128,
                                  projection_words=1024, snapshot_words=4608, weight_words=1536, column_words=192,
-                                 tap_words=512, axis_words=256, node_words=64, channel_words=64),
+                                 tap_words=512, axis_words=256, node_words=64, channel_words=64, mark_words=128,
+                                 reach_words=16, span_words=320),
         link=LinkConfig(buffer_bytes=4096, mirror_bytes=12288, timeout=4_000_000), **_COMMON),
     # All of ResNet-8, float (1154 P words) and QDQ (1346 P words, 4613 snapshot words), and the bundled network (217
     # columns, 257 taps, 128x96 input).
@@ -31,7 +32,8 @@ BOARDS = (
         part_options=("xc7a100tcsg324-1",), lut_rams=("columns", "taps"),
         config=AcceleratorConfig(pes=16, lanes=4, sweep=16, fifo_depth=64, kinds=("dense8",), max_size=128,
                                  projection_words=1346, snapshot_words=4613, weight_words=1724, column_words=256,
-                                 tap_words=320, axis_words=192, node_words=64, channel_words=64),
+                                 tap_words=320, axis_words=192, node_words=64, channel_words=64, mark_words=256,
+                                 reach_words=32, span_words=320),
         link=LinkConfig(buffer_bytes=4096, mirror_bytes=16384, timeout=4_000_000), **_COMMON),
 )
 """The variants, default first."""
