@@ -1,7 +1,8 @@
 """Cycles of the ring: ``python -m benchmarks.cycles [--rtl] [--frames N] [-o PAGE.md]``.
 
-ResNet-8 on ``asl_again``, 64 rows, S = 16, against the bound that no such array beats: per node
-``max(MACs in the image / rows, broadcasts, P elements / S) + 60``. A delta is broadcast once per edge for which it
+ResNet-8 on ``asl_again``, 64 rows, S = 16, against the bound of a ring that sweeps all of P in every frame and begins a
+step when the one before is over: per node ``max(MACs in the image / rows, broadcasts, P elements / S) + 60``. (Ours
+leaves out what no change has reached, and steps overlap, so it may come below.) A delta is broadcast once per edge for which it
 meets a tap, in vector mode S deltas at once. Frame by frame (all projections direct), exact, hold 2, hold 4. ``--rtl``
 also runs the RTL in compiled simulation (minutes to build the first time). Pruned weights: ``benchmarks/pruned.py``.
 """
@@ -49,7 +50,7 @@ def load(stem: str, frames: int, calibration: int = 16,
 
 
 def bound(program: Program, result: FrameResult, broadcasts: np.ndarray) -> int:
-    """Cycles of a frame that no array of this kind beats; ``broadcasts`` int[steps]."""
+    """Cycles of a frame that a ring without marks and overlap takes at least; ``broadcasts`` int[steps]."""
     graph, config, total = program.graph, program.config, 0
     nodes = {n.target: n for n in graph.nodes}
     for number, step in enumerate(program.steps[1:], start=1):

@@ -34,7 +34,7 @@ Written by `python -m benchmarks.results -o docs/results.md`; every figure is fr
   layers). Efficiency: in-image MACs / (rows x cycles), of non-zero weights where they are stored in CSC form; its
   inverse is the time over the theoretical one, for which the paper expects 1.10.
 - *Over eq. 10*: the speed-up in cycles over that of eq. 10. Where it is below .93, the last column says to what the
-  cycles were lost, as shares of the frame's: *sweep* (every element is looked at, however few have changed),
+  cycles were lost, as shares of the frame's: *sweep* (what changes may have reached is read, a word a cycle),
   *broadcast* (one delta a cycle), *imbalance* (rows without work), *barrier* (latency between steps, full queues).
 - *With the link*: 100 MHz, 6 Mbaud (the Arty's), one after the other; frame by frame sends changed bytes only, too.
 - SQNR and agreement are against the float network in onnxruntime, error is |y - y0| / |y0| against the exact run.
@@ -45,9 +45,9 @@ Written by `python -m benchmarks.results -o docs/results.md`; every figure is fr
 REACHED = """\
 In how many clips the speed-up in cycles is at least that part of eq. 10's, and up to which speed-up of eq. 10; the
 least part, in which clip, and to what the cycles were lost there. *Quietest*: the fewest cycles that a frame takes on
-average, by any rule in any clip, nearly all of them sweep, and what speed-up that is. Eq. 10 counts MACs alone, so it
-has no limit, but the sweep looks at every element in every frame: where much moves it hides behind the MACs; where
-little does it is what a frame costs, and no rule gets much beyond the quietest.
+average, by any rule in any clip, and what speed-up that is. Eq. 10 counts MACs alone, so it has no limit. The sweep
+looks at what a change has reached, all channels of it: behind a max-pool it reads several words for each that may
+change, where few channels do it reads many for one delta. Where much moves, that hides behind the MACs.
 """
 
 
