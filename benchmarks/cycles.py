@@ -2,9 +2,10 @@
 
 ResNet-8 on ``asl_again``, 64 rows, S = 16, against the bound of a ring that sweeps all of P in every frame and begins a
 step when the one before is over: per node ``max(MACs in the image / rows, broadcasts, P elements / S) + 60``. (Ours
-leaves out what no change has reached, and steps overlap, so it may come below.) A delta is broadcast once per edge for which it
-meets a tap, in vector mode S deltas at once. Frame by frame (all projections direct), exact, hold 2, hold 4. ``--rtl``
-also runs the RTL in compiled simulation (minutes to build the first time). Pruned weights: ``benchmarks/pruned.py``.
+leaves out what no change has reached, and steps overlap, so it may come below.) A delta is broadcast once per edge for
+which it meets a tap, in vector mode S deltas at once. Frame by frame (all projections direct), exact, hold 2, hold 4.
+``--rtl`` also runs the RTL in compiled simulation (minutes to build the first time). Pruned weights:
+``benchmarks/pruned.py``.
 """
 
 from __future__ import annotations
