@@ -162,18 +162,18 @@ class LinkDevice:
         return kept.astype(np.int16) if name in program.graph.tensors else kept
 
     def begin(self, codes: np.ndarray, refresh: bool = False) -> None:
-        """Begin a frame that is run with ``step``."""
+        """Begin a frame that is run with ``run``."""
         self._stepped = codes, refresh or self._fresh
         self._fresh = False
         self._move_input(*self._stepped)
 
-    def step(self, number: int) -> None:
-        """Run one step; each once, in order."""
+    def run(self, first: int, count: int) -> None:
+        """Run steps; each once, in order."""
         codes, refresh = self._stepped
-        if self.program.steps[number].kind == StepKind.FRAME:
-            self._driver.frame(codes, refresh, steps=(number, 1))
+        if any(step.kind == StepKind.FRAME for step in self.program.steps[first:first + count]):
+            self._driver.frame(codes, refresh, steps=(first, count))
         else:
-            self._driver.run(number, 1, refresh)
+            self._driver.run(first, count, refresh)
 
     def counters(self) -> Mapping[str, np.ndarray]:
         """What the last run of each step counted, int64[steps] by name."""

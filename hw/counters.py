@@ -21,8 +21,8 @@ class Counters(wiring.Component):
     add : In
         what to add to each counter in this cycle (same names as ``Layouts.counters``).
     store : In
-        the step ``index`` is over: keep its counters and start again from 0. All but ``cycles`` may still come for
-        ``LATE`` cycles, in which the next step has nothing to count yet.
+        the step ``index`` is over: keep its counters and start again from 0. All but ``cycles`` may still come for 2
+        cycles, and the next step has nothing else to count for ``LATE``.
     address, data : In, Out
         reads the counters of a step; 1 cycle.
     """

@@ -21,7 +21,7 @@ class Marks(wiring.Component):
     take, take_address, take_clear : In
         reads a word, and makes it 0 if ``take_clear``.
     taken : Out
-        the word, ``TAKE_LATENCY`` cycles later.
+        the word, ``TAKE_LATENCY`` cycles later. (Taken again that soon after ``take_clear``, it is not cleared yet.)
     set : In, stream of ``mark_word``
         adds marks to a word, never to one that is taken in the same step.
 

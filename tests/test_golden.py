@@ -54,7 +54,7 @@ def test_frame_is_the_definition_element_by_element(seed, bits):
             assert stats.nonzero == np.count_nonzero(plain.snapshots[name])
             assert stats.deltas == np.count_nonzero(plain.deltas[name])
             start = 0 if result.refresh else before[name]
-            left = plain.results[name] - start - plain.deltas[name] if modes.get(name) == "truncate" else 0 * start
+            left = (plain.results[name] - start - plain.deltas[name]) * (modes[name] == "truncate")
             assert stats.dropped == (left * left).sum()
 
 

@@ -1,4 +1,4 @@
-"""The RTL against the golden model, step by step: the first element, or count, in which they differ."""
+"""The RTL against the golden model: the first element, or count, in which they differ."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Mismatch:
 
 
 class Stepped(Protocol):
-    """A device that runs a program step by step."""
+    """A device that runs a program in parts."""
 
     program: Program
 
     def begin(self, codes: np.ndarray, refresh: bool) -> None:
         """The next frame; the first one is a refresh in any case."""
 
-    def step(self, number: int) -> None:
-        """Run one step of it; each once, in order."""
+    def run(self, first: int, count: int) -> None:
+        """Run steps of it; each once, in order."""
 
     def read(self, name: str) -> np.ndarray:
         """A tensor or projection [C, H, W] as it is now."""
@@ -60,9 +60,9 @@ class _RingSteps:
     def begin(self, codes: np.ndarray, refresh: bool) -> None:
         self._beats, self._refresh = self._runner.begin(codes, refresh)
 
-    def step(self, number: int) -> None:
-        beats = self._beats.pop(0) if self.program.steps[number].kind == StepKind.FRAME else None
-        self._runner.simulator.run(number, 1, self._refresh, beats)
+    def run(self, first: int, count: int) -> None:
+        beats = [self._beats.pop(0) for s in self.program.steps[first:first + count] if s.kind == StepKind.FRAME]
+        self._runner.simulator.run(first, count, self._refresh, np.concatenate(beats) if beats else None)
 
     def counters(self) -> Mapping[str, np.ndarray]:
         return self._runner.simulator.counters(self.program)
@@ -71,24 +71,30 @@ class _RingSteps:
 def first_mismatch(simulator: RingSimulator, program: Program, frames: Iterable[np.ndarray],
                    threshold: int | Mapping[str, int] = 0, mode: Mode | Mapping[str, Mode] = "hold",
                    refreshes: Iterable[int] = (0,)) -> Mismatch | None:
-    """``first_difference`` of the ring alone."""
-    steps = _RingSteps(FrameRunner(simulator, program, threshold, mode))
-    return first_difference(steps, frames, threshold, mode, refreshes)
+    """``first_difference`` of the ring alone: first step by step, then the same frames at once."""
+    clip = list(frames)
+    for at_once in ((), range(len(clip))):
+        steps = _RingSteps(FrameRunner(simulator, program, threshold, mode))
+        if found := first_difference(steps, clip, threshold, mode, refreshes, at_once):
+            return found
+    return None
 
 
 def first_difference(device: Stepped, frames: Iterable[np.ndarray], threshold: int | Mapping[str, int] = 0,
-                     mode: Mode | Mapping[str, Mode] = "hold", refreshes: Container[int] = (0,)) -> Mismatch | None:
+                     mode: Mode | Mapping[str, Mode] = "hold", refreshes: Container[int] = (0,),
+                     at_once: Container[int] = ()) -> Mismatch | None:
     """Run frames of codes on both; read every projection at its barrier and every tensor after its step.
 
     ``device`` is loaded with these thresholds and modes; ``refreshes`` are the numbers of the frames that are
-    refreshes (the first always is).
+    refreshes (the first always is). A step that is run alone waits until nothing is under way; in the frames whose
+    numbers are in ``at_once`` steps overlap as they do in use, and what lasts until their end is read there.
     """
     model = GoldenModel(device.program.graph, threshold, mode)
     done = _complete_after(device.program)
     for number, codes in enumerate(frames):
         result = model.frame(codes, number in refreshes)
         device.begin(codes, number in refreshes)
-        found = _frame(device, model, result, done)
+        found = _frame(device, model, result, done, number in at_once)
         if found:
             return Mismatch(number, *found)
     return None
@@ -105,11 +111,17 @@ def _complete_after(program: Program) -> list[list[str]]:
     return [[name for name, at in last.items() if at == i] for i in range(len(program.steps))]
 
 
-def _frame(device: Stepped, model: GoldenModel, result: FrameResult, done: list[list[str]]) -> tuple | None:
-    program = device.program
+def _frame(device: Stepped, model: GoldenModel, result: FrameResult, done: list[list[str]],
+           at_once: bool) -> tuple | None:
+    program, projections = device.program, device.program.graph.projections
+    if at_once:
+        device.run(0, len(program.steps))
     for i in range(len(program.steps)):
-        device.step(i)
+        if not at_once:
+            device.run(i, 1)
         for name in done[i]:
+            if at_once and name in projections and projections[name].mode == "direct":       # its memory is shared
+                continue
             expected = model.snapshots[name] if name in model.snapshots else model.projections[name]
             got = device.read(name)
             if (got != expected).any():

@@ -48,18 +48,19 @@ def in_order(height: int, width: int, groups: int, block: int) -> list[tuple[int
 def test_sweep_order(groups, block):
     """Every word of every block once, in order, whatever its pixels; without a gap when nothing stalls."""
     rng = np.random.default_rng(groups)
-    blocks = [(int(y), block * int(x), int(row), int(mask)) for y, x, row, mask in zip(
+    blocks = [(int(y), block * int(x), int(row), int(mask), int(left)) for y, x, row, mask, left in zip(
         rng.integers(0, 32, 40), rng.integers(0, 31 // block + 1, 40), rng.integers(0, 1 << 10, 40),
-        np.where(rng.random(40) < 0.3, (1 << block) - 1, rng.integers(1, 1 << block, 40)), strict=True)]
-    expected = [(y, x + i, g, row) for y, x, row, mask in blocks for g in range(groups) for i in range(block)
-                if mask >> i & 1]
+        np.where(rng.random(40) < 0.3, (1 << block) - 1, rng.integers(1, 1 << block, 40)), rng.integers(0, 2, 40),
+        strict=True)]
+    expected = [(y, x + i, g, row, (left | mask << 1) >> i & 1) for y, x, row, mask, left in blocks
+                for g in range(groups) for i in range(block) if mask >> i & 1]
     for i_stall, o_stall in (("none", "none"), ("random", "none"), ("none", "bursty"), ("bursty", "random")):
         dut, got = SweepOrder(config_of(block)), []
         lay = dut.layouts
-        values = [word(lay.block, dict(zip(("y", "x", "row", "mask"), b, strict=True))) for b in blocks]
+        values = [word(lay.block, dict(zip(("y", "x", "row", "mask", "left"), b, strict=True))) for b in blocks]
 
         async def source(ctx, dut=dut, values=values, i_stall=i_stall):
-            ctx.set(raw(dut.step), word(dut.layouts.step, {"groups": groups}))
+            ctx.set(dut.groups, groups)
             await send(ctx, dut.i, values, stalls(i_stall, rng))
 
         async def sink(ctx, dut=dut, got=got, o_stall=o_stall):
@@ -67,77 +68,98 @@ def test_sweep_order(groups, block):
 
         simulate(dut, source, sink)
         found = [fields(lay.sweep_word, value) for value, _ in got]
-        assert [tuple(int(f[k][0]) for k in ("y", "x", "group", "row")) for f in found] == expected
+        assert [tuple(int(f[k][0]) for k in ("y", "x", "group", "row", "left")) for f in found] == expected
         if i_stall == o_stall == "none":
             assert (np.diff([cycle for _, cycle in got]) == 1).all(), "a gap between words"
             assert got[0][1] == SweepOrder.LATENCY
 
 
+POOLS = {"none": ((1, 1), (1, 1), (0, 0), (1, 1), 0), "apart": ((3, 2), (2, 1), (1, 1), (1, 2), 0),
+         "shared": ((2, 3), (1, 2), (1, 1), (2, 1), 1)}
+"""Kernel, stride, pad, dilation, and columns of a window that are the next one's as well."""
+
+
 @pytest.mark.parametrize("sources", ["p", "s", "pp", "ps", "ss"])
-@pytest.mark.parametrize("pooled", [False, True])
-@pytest.mark.parametrize("groups,phase_bits", [(1, 0), (4, 0), (2, 1)])
-@pytest.mark.parametrize("marks", ["none", "random", "refresh"])
-def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, groups, phase_bits, marks):
-    """Addresses by ``Place.addresses``; windows clipped to the image; the reference once per word; one slot a cycle.
-    With marks only the pixels that have one, except in a refresh; the marks are gone afterwards."""
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("groups,phase_bits,marks", [(1, 0, "random"), (4, 0, "none"), (2, 1, "random"),
+                                                     (2, 1, "refresh")])
+def test_sweep_reads_every_operand_word_once_in_order(sources, pool, groups, phase_bits, marks):
+    """Addresses by ``Place.addresses``; windows clipped to the image, without the columns that the window to the left
+    had; the reference once per word; one slot a cycle. With marks only the pixels that have one, except in a refresh;
+    the marks are gone afterwards. They may be looked through early, but nothing is read before the start."""
     shape, rng = (6, 5, 7), np.random.default_rng(phase_bits)
-    kernel, stride, pad, dilation = ((3, 2), (2, 1), (1, 1), (1, 2)) if pooled else ((1, 1), (1, 1), (0, 0), (1, 1))
-    out = (3, 6) if pooled else shape[1:]
+    kernel, stride, pad, dilation, shared = POOLS[pool]
+    out = {"none": (5, 7), "apart": (3, 6), "shared": (5, 4)}[pool]
     places = [place(s == "p", shape, 40 * i + 3, phase_bits, groups) for i, s in enumerate(sources)]
     dut = Sweep(config_of(groups))
-    skip, base, marked = marks != "none", 5, rng.random(out) < 0.4
-    memory = MarksModel(dut, rng, 16)
-    memory.words[base:base + out[0]] = (marked << np.arange(out[1])).sum(axis=1)
-    before = memory.words.copy()
+    skip, base, marked = marks != "none", 5, rng.random(out) < (0.4, 0.7)[pool == "shared"]
+    memory, base_words = MarksModel(dut, rng, 16), (marked << np.arange(out[1])).sum(axis=1)
     step = {"height": out[0], "width": out[1], "groups": 2, "node": 5, "keep": 1, "snapshot": 11,
-            "two": len(sources) - 1, "skip": int(skip), "marks": base,
+            "two": len(sources) - 1, "skip": int(skip), "marks": base, "shared": shared,
             "operands": [{"place": p.fields(), "height": 5, "width": 7} for p in places] + [{}] * (2 - len(places)),
             **{f"window_{n}": {"kernel": kernel[a], "stride": stride[a], "dilation": dilation[a], "pad": pad[a]}
                for a, n in enumerate("yx")}}
-    words = [w for w in in_order(*out, 2, groups) if marks != "random" or marked[w[:2]]]
-    expected, own = [], sources[0] == "s"
+    swept = marked if marks == "random" else np.ones_like(marked)
+    words = [w for w in in_order(*out, 2, groups) if swept[w[:2]]]
+    expected, ends, own = [], [], sources[0] == "s"
     for y, x, g in words:
         reference = 11 + (y * out[1] + x) * 2 + g
         if own:
             expected.append(("reference", reference))
+        left = int(shared and x and swept[y, x - 1])
+        begin = shared * left
         for ky, kx in np.ndindex(kernel):
+            if kx < begin:
+                continue
             sy, sx = y * stride[0] - pad[0] + ky * dilation[0], x * stride[1] - pad[1] + kx * dilation[1]
             inside = 0 <= sy < 5 and 0 <= sx < 7
             for i, p in enumerate(places):
                 address, group = p.addresses(4)
                 at = (int(address[sy, sx, g]), int(group[sy, sx, g]) if p.projection else 0) if inside else None
-                ends = (ky, kx) == (0, 0), (ky, kx) == (kernel[0] - 1, kernel[1] - 1)
-                expected.append((p.projection, at, i == 0, i == len(places) - 1, *ends, 5 + g * len(places) + i,
-                                 reference if (ky, kx, i) == (0, 0, 0) and not own else None))
-    got, gaps, targets = [], [], []
+                window = (ky, kx) == (0, begin), (ky, kx) == (kernel[0] - 1, kernel[1] - 1)
+                expected.append((p.projection, at, i == 0, i == len(places) - 1, *window, left,
+                                 kx >= kernel[1] - shared, 5 + g * len(places) + i,
+                                 reference if (ky, kx, i) == (0, begin, 0) and not own else None))
+        ends.append((len(expected), y, x, g, reference))
+
+    descriptor, other = (word(dut.layouts.step, f) for f in (step, {"height": 1, "groups": 1, "skip": 1, "node": 3}))
 
     async def body(ctx):
-        ctx.set(raw(dut.step), word(dut.layouts.step, step))
         ctx.set(dut.refresh, marks == "refresh")
-        ctx.set(dut.start, 1)
         ctx.set(dut.enable, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
-        for cycle in range(1, len(expected) + 30):
-            memory.cycle(ctx)
-            if ctx.get(dut.valid):
-                gaps.append(cycle)
-                got.append(fields(SweepSlot(dut.layouts).layout, ctx.get(raw(dut.slot))))
-                if ctx.get(dut.ends):
-                    target = fields(dut.layouts.target_word, ctx.get(raw(dut.target)))
-                    targets.append((len(got), *(int(target[k][0]) for k in ("y", "x", "group", "address"))))
-            await ctx.tick()
-        assert not ctx.get(dut.busy)
+        for ahead in (1, 30):
+            got, gaps, targets = [], [], []
+            memory.words[base:base + out[0]] = base_words
+            after = memory.words.copy()
+            after[base:base + out[0] if skip else base] = 0
+            for cycle in range(-ahead, len(expected) + 30):
+                ctx.set(dut.scan, cycle == -ahead)
+                ctx.set(raw(dut.ahead), descriptor if cycle == -ahead else other)
+                ctx.set(raw(dut.step), descriptor if cycle >= 0 else other)
+                ctx.set(dut.start, cycle == 0)
+                memory.cycle(ctx)
+                assert cycle > 0 or not ctx.get(dut.busy)
+                if ctx.get(dut.valid):
+                    gaps.append(cycle)
+                    got.append(ctx.get(raw(dut.slot)))
+                    if ctx.get(dut.ends):
+                        target = fields(dut.layouts.target_word, ctx.get(raw(dut.target)))
+                        targets.append((len(got), *(int(target[k][0]) for k in ("y", "x", "group", "address"))))
+                await ctx.tick()
+            assert not ctx.get(dut.busy)
+            check_slots([fields(SweepSlot(dut.layouts).layout, slot) for slot in got], expected)
+            assert targets == ends
+            assert (memory.words == after).all()
+            if marks != "random":
+                assert gaps == list(range(gaps[0], gaps[0] + len(expected)))
+                assert gaps[0] == max(Sweep.FIRST_READ - ahead + Sweep.LATENCY, Sweep.TO_SLOT)
 
     simulate(dut, body)
-    if marks != "random":
-        assert (np.diff(gaps) == 1).all()
-        assert gaps[0] == Sweep.FIRST_READ + Sweep.LATENCY
+
+
+def check_slots(got: list[dict], expected: list[tuple]) -> None:
+    """The slots of a sweep; what a reference of its own or a tap outside leaves open may be anything."""
     assert len(got) == len(expected)
-    reads = len(expected) // len(words)
-    assert targets == [((i + 1) * reads, y, x, g, 11 + (y * out[1] + x) * 2 + g) for i, (y, x, g) in enumerate(words)]
-    before[base:base + out[0] if skip else base] = 0
-    assert (memory.words == before).all()
     for slot, want in zip(got, expected, strict=True):
         s = {k: int(v[0]) for k, v in slot.items() if k != "flags"}
         f = {k: int(v[0]) for k, v in slot["flags"].items()}
@@ -145,9 +167,9 @@ def test_sweep_reads_every_operand_word_once_in_order(sources, pooled, groups, p
             assert (s["reference"], s["projection"], s["snapshot"], s["reference_address"]) == (1, 0, 0, want[1])
             assert f["last"] == 0
             continue
-        projection, at, first, last, window_first, window_last, node, ref = want
-        assert (f["first"], f["last"], f["window_first"], f["window_last"], s["node"]) == (
-            first, last, window_first, window_last, node)
+        projection, at, first, last, window_first, window_last, left, shared, node, ref = want
+        assert (f["first"], f["last"], f["window_first"], f["window_last"], f["left"], f["shared"], s["node"]) == (
+            first, last, window_first, window_last, left, shared, node)
         assert f["outside"] == (at is None)
         assert (s["projection"], s["snapshot"]) == (projection and at is not None, not projection and at is not None)
         if at is not None:
@@ -166,10 +188,12 @@ def test_sweep_waits_for_room():
 
     async def body(ctx):
         rng = np.random.default_rng(3)
-        ctx.set(raw(dut.step), word(dut.layouts.step, step))
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
+        for port in (dut.ahead, dut.step):
+            ctx.set(raw(port), word(dut.layouts.step, step))
+        for port in (dut.scan, dut.start):
+            ctx.set(port, 1)
+            await ctx.tick()
+            ctx.set(port, 0)
         for _ in range(80):
             enable = rng.random() < 0.3
             ctx.set(dut.enable, enable)
@@ -181,6 +205,34 @@ def test_sweep_waits_for_room():
     simulate(dut, body)
     assert sum(b for b, _ in log) == 6
     assert sum(v for _, v in log) == 12
+
+
+@pytest.mark.parametrize("early", [0, 1, 2, 3])
+def test_sweep_waits_with_rows_that_are_not_early(early):
+    """While deltas of the step before wait, rows from ``early`` on do not begin; then they do, without a gap."""
+    dut, log, wait = Sweep(CONFIG), [], 40
+    p = place(True, (4, 3, 2), 0, 0)
+    step = {"height": 3, "width": 2, "groups": 1, "early": early, "window_y": {"kernel": 1, "stride": 1},
+            "window_x": {"kernel": 1, "stride": 1}, "operands": [{"place": p.fields(), "height": 3, "width": 2}, {}]}
+
+    async def body(ctx):
+        for port in (dut.ahead, dut.step):
+            ctx.set(raw(port), word(dut.layouts.step, step))
+        ctx.set(dut.enable, 1)
+        for cycle in range(-10, 70):
+            ctx.set(dut.scan, cycle == -10)
+            ctx.set(dut.start, cycle == 0)
+            ctx.set(dut.pending, cycle < wait)
+            if ctx.get(dut.valid):
+                log.append((ctx.get(dut.target.y), cycle))
+            assert not ctx.get(dut.stalled)
+            await ctx.tick()
+        assert not ctx.get(dut.busy)
+
+    simulate(dut, body)
+    assert [y for y, _ in log] == [0, 0, 1, 1, 2, 2]
+    begin = [*range(Sweep.TO_SLOT, Sweep.TO_SLOT + 2 * early), *range(wait - 1 + Sweep.TO_SLOT, wait + 12)][:6]
+    assert [cycle for _, cycle in log] == begin
 
 
 def rhe(t: int, shift: int) -> int:
@@ -268,19 +320,27 @@ def test_requantise_is_the_integer_semantics(two, sign, accumulator_bits):
 
 
 def test_max_pool_takes_the_window_and_leaves_out_the_outside():
+    """And begins, where it is told so, with what the last window of the same channel group shared."""
     dut, rng = MaxPool(CONFIG), np.random.default_rng(5)
-    windows = [rng.integers(-256, 256, (int(rng.integers(1, 6)), 4)) for _ in range(40)]
-    inside = [rng.random(len(w)) < 0.7 for w in windows]
-    for mask in inside:
+    windows = [rng.integers(-256, 256, (int(rng.integers(1, 6)), 4)) for _ in range(80)]
+    inside, shared = ([rng.random(len(w)) < p for w in windows] for p in (0.7, 0.4))
+    groups, lefts = rng.integers(0, 3, len(windows)).tolist(), (rng.random(len(windows)) < 0.5).tolist()
+    kept, expected, got = {}, [], []
+    for n, (w, mask, group) in enumerate(zip(windows, inside, groups, strict=True)):
         mask[int(rng.integers(len(mask)))] = True
-    got = []
+        lefts[n] = lefts[n] and group in kept
+        beats = np.where(mask[:, None], w, -256)
+        expected.append(np.vstack([beats, kept[group]] if lefts[n] else [beats]).max(axis=0).tolist())
+        kept[group] = np.where(shared[n][:, None], beats, -256).max(axis=0)
 
     async def body(ctx):
-        for w, mask in zip(windows, inside, strict=True):
+        for n, w in enumerate(windows):
             for k in range(len(w)):
                 ctx.set(dut.i_valid, 1)
-                ctx.set(raw(dut.i_flags), word(FLAGS, {"window_first": int(k == 0), "window_last": int(k == len(w) - 1),
-                                                       "outside": int(not mask[k])}))
+                ctx.set(dut.i_group, groups[n])
+                ctx.set(raw(dut.i_flags), word(FLAGS, {
+                    "window_first": int(k == 0), "window_last": int(k == len(w) - 1), "left": int(lefts[n]),
+                    "outside": int(not inside[n][k]), "shared": int(shared[n][k])}))
                 for lane in range(4):
                     ctx.set(dut.i[lane], int(w[k, lane]))
                 await ctx.tick()
@@ -292,7 +352,7 @@ def test_max_pool_takes_the_window_and_leaves_out_the_outside():
                     assert not ctx.get(dut.o_valid)
 
     simulate(dut, body)
-    assert got == [w[m].max(axis=0).tolist() for w, m in zip(windows, inside, strict=True)]
+    assert got == expected
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 300])

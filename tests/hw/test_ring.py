@@ -1,5 +1,6 @@
 """The whole ring in compiled simulation against the golden model, on random graphs: every projection at its
-barrier, every tensor, every count, of every frame."""
+barrier, every tensor, every count, of every frame. Step by step, which waits for everything in between, and in whole
+frames, in which a step begins while the last one still drains."""
 
 from __future__ import annotations
 
@@ -27,6 +28,15 @@ def simulator(name: str) -> RingSimulator:
     return RingSimulator(CONFIGS[name])
 
 
+def frames_cycles(config: str, program: Program, clip: list[np.ndarray], threshold: int, mode: str) -> list[int]:
+    """What the steps of each frame counted."""
+    runner, cycles = FrameRunner(simulator(config), program, threshold, mode), []
+    for codes in clip:
+        runner.frame(codes)
+        cycles.append(int(simulator(config).counters(program)["cycles"].sum()))
+    return cycles
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("threshold,mode", [(0, "hold"), (2, "hold"), (4, "truncate")])
 @pytest.mark.parametrize("seed", range(12))
@@ -34,7 +44,8 @@ def test_ring_is_the_golden_model(config, threshold, mode, seed):
     graph = random_graph(seed * 7 + threshold, Limits(layers=3))
     graph = graph.with_parts(accumulator_bits=CONFIGS[config].accumulator_bits)
     program = compile_graph(graph, CONFIGS[config])
-    assert first_mismatch(simulator(config), program, random_clip(graph, seed, 4), threshold, mode, (0, 2)) is None
+    clip = list(random_clip(graph, seed, 4))
+    assert first_mismatch(simulator(config), program, clip, threshold, mode, (0, 2)) is None
 
 
 @pytest.mark.parametrize("config", ["sim8", "lanes1"])
@@ -49,7 +60,8 @@ def test_ring_with_blocks_of_columns_and_moved_channels(config):
         blocks += sum(s.kind == StepKind.SWEEP and s.fields["groups"] > 1
                       and any(program.places[graph.edges[e].target].phase_bits for e in s.edges) for s in program.steps)
         moved += sum(p.order is not None for p in program.places.values())
-        assert first_mismatch(simulator(config), program, random_clip(graph, seed, 3), 2, "hold", (0, 2)) is None
+        clip = list(random_clip(graph, seed, 3))
+        assert first_mismatch(simulator(config), program, clip, 2, "hold", (0, 2)) is None
     assert blocks >= 4
     assert moved >= 4
 
@@ -84,15 +96,6 @@ def test_ring_leaves_out_what_nothing_has_reached(config, threshold, mode):
     assert wide >= 2
     assert fewer >= 0.9 * graphs
     assert sooner >= 0.9 * graphs
-
-
-def frames_cycles(config: str, program: Program, clip: list[np.ndarray], threshold: int, mode: str) -> list[int]:
-    """What the steps of each frame counted."""
-    runner, cycles = FrameRunner(simulator(config), program, threshold, mode), []
-    for codes in clip:
-        runner.frame(codes)
-        cycles.append(int(simulator(config).counters(program)["cycles"].sum()))
-    return cycles
 
 
 def test_a_seeded_fault_is_found():
@@ -136,4 +139,4 @@ def test_clearing_shows_only_where_there_are_no_idle_slots():
     assert words[0] <= shown[0] <= words[0] + 8, "nothing hides the first clear"
     assert (0 <= shown).all()
     assert (shown <= words + 8).all()
-    assert shown[1:].sum() < 0.75 * words[1:].sum()
+    assert shown[1:].sum() < 0.8 * words[1:].sum()

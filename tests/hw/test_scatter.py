@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hw.config import AcceleratorConfig
 from hw.counters import Counters
 from hw.expand import Expand, ItemLayout
-from hw.layouts import Kind, Layouts, Space, chunks, pack, size_of
+from hw.layouts import Kind, Layouts, Space, StepKind, chunks, size_of
 from hw.lnzd import LeadingNonZero
 from hw.load import LOAD, Loader
 from hw.pe import COLUMN_LATENCY
@@ -179,43 +179,51 @@ def test_loader_assembles_words_and_forgets_the_last_one():
 
 
 def test_counters_keep_each_step_apart():
+    """What comes in the two cycles after a step's end still counts for it. Of the cycles none is lost."""
     widths = {name: 9 for name in Layouts(CONFIG).counters.members}
     dut, rng = Counters(CONFIG, widths=widths), np.random.default_rng(2)
-    adds = rng.integers(0, 500, (5, 12, len(widths)))
+    ends = np.cumsum(rng.integers(6, 20, 5))
+    adds, step_of = rng.integers(0, 500, (ends[-1] + 3, len(widths))), np.zeros((ends[-1] + 3, len(widths)), int)
+    of_cycles = np.array([name == "cycles" for name in widths])
+    for end in ends:
+        adds[end + 3:end + Counters.LATE + 1, ~of_cycles] = 0
+        step_of[end + 3:, ~of_cycles] += 1
+        step_of[end - 1:, of_cycles] += 1
     got = []
 
     async def body(ctx):
-        for step, values in enumerate(adds):
-            for row in values:
-                for name, v in zip(widths, row, strict=True):
-                    ctx.set(dut.add[name], int(v))
-                await ctx.tick()
-            for name in widths:
-                ctx.set(dut.add[name], 0)
-            await ctx.tick().repeat(2)
-            ctx.set(dut.store, 1)
-            ctx.set(dut.index, step)
+        for cycle, row in enumerate(adds):
+            for name, v in zip(widths, row, strict=True):
+                ctx.set(dut.add[name], int(v))
+            ctx.set(dut.store, cycle in ends)
+            ctx.set(dut.index, int((ends < cycle).sum()))
             await ctx.tick()
-            ctx.set(dut.store, 0)
+        ctx.set(dut.store, 0)
+        await ctx.tick().repeat(Counters.LATE)
         for step in range(5):
             ctx.set(dut.address, step)
             await ctx.tick().repeat(2)
             got.append([ctx.get(dut.data[name]) for name in widths])
 
     simulate(dut, body)
-    assert got == adds.sum(axis=1).tolist()
+    assert got == [np.where(step_of == k, adds, 0).sum(axis=0).tolist() for k in range(5)]
 
 
 @pytest.mark.parametrize("refresh", [0, 1])
 def test_sequencer_runs_steps_clears_ahead_and_waits(refresh):
-    """Each step starts once, after the last one and its clears are done; optional clears only in a refresh."""
+    """Each step starts once, after the last one and its clears are done; optional clears only in a refresh. A sweep is
+    scanned once, as soon as the last step is quiet, so before it starts; with early rows it starts when that is fed."""
     dut, rng = Sequencer(CONFIG), np.random.default_rng(refresh)
-    steps = [{"kind": 2, "height": i + 1, "clear": i, "clears": (2, 0, 3, 1)[i]} for i in range(4)]
+    kinds = [StepKind(k) for k in (0, 1, 2, 2, 1, 2, 2)]
+    steps = [{"kind": int(k), "height": i + 1, "clear": min(i, 3), "clears": (2, 0, 3, 1, 0, 0, 1)[i],
+              "early": (0, 0, 2, 0, 0, 7, 1)[i]} for i, k in enumerate(kinds)]
+    barrier = [*("fed" if s["early"] else "finished" for s in steps[1:]), "drained"]       # of each step
     clears = [{"base": 3 * i, "count": 4 + i, "always": i % 2} for i in range(6)]
-    lay, log, cleared = dut.layouts, [], []
-    state = {"work": 0, "clear": 0}
+    lay, log, cleared, early = dut.layouts, [], [], 0
+    state = {"quiet": 0, "fed": 0, "finished": 0, "drained": 0, "clear": 0}    # cycles until then
 
     async def body(ctx):
+        nonlocal early
         ctx.set(dut.load.strobe, 1)
         for space, layout, rows in ((Space.STEPS, lay.step, steps), (Space.CLEARS, lay.clear, clears)):
             for address, row in enumerate(rows):
@@ -224,34 +232,52 @@ def test_sequencer_runs_steps_clears_ahead_and_waits(refresh):
                 ctx.set(dut.load.data, word(layout, row))
                 await ctx.tick()
         ctx.set(dut.load.strobe, 0)
-        ctx.set(raw(dut.run.p), word(run_layout(lay), {"first": 0, "count": 4, "refresh": refresh}))
+        ctx.set(raw(dut.run.p), word(run_layout(lay), {"first": 0, "count": len(steps), "refresh": refresh}))
         ctx.set(dut.run.valid, 1)
         await ctx.tick().until(dut.run.ready)
         ctx.set(dut.run.valid, 0)
-        for _ in range(600):
+        running, stored, number, begun, done, turn = None, None, None, 0, 0, None
+        for cycle in range(1200):
             if ctx.get(dut.start):
-                assert state["work"] == 0
-                state["work"] = int(rng.integers(1, 60))
-                log.append(("start", ctx.get(dut.step.height) - 1))
+                assert running is None
+                assert stored in (None, cycle - 1)
+                running, begun, done = ctx.get(raw(dut.step)), cycle, None
+                assert turn != ctx.get(dut.turn)
+                work, turn = np.cumsum(rng.integers(0, 30, 4)) + rng.integers(0, 2), ctx.get(dut.turn)
+                state.update(zip(("quiet", "fed", "finished", "drained"), work.tolist(), strict=True))
+                number = ctx.get(dut.step.height) - 1
+                log.append(("start", number))
+            assert running in (None, ctx.get(raw(dut.step))), "the descriptor changed"
+            if ctx.get(dut.scan):
+                assert state["quiet"] == 0
+                early += state["finished"] > 0
+                log.append(("scan", ctx.get(dut.ahead.height) - 1))
             if ctx.get(dut.clear.start):
                 assert state["clear"] == 0
                 state["clear"] = ctx.get(dut.clear["count"])
-                cleared.append((len(log), ctx.get(dut.clear.base), state["clear"]))
+                cleared.append((number, ctx.get(dut.clear.base), state["clear"]))
+            if done is None and cycle > begun and not state[barrier[number]]:
+                done = cycle
             if ctx.get(dut.store):
-                assert state == {"work": 0, "clear": 0}, "the barrier was missed"
-                log.append(("store", ctx.get(dut.index)))
+                index = ctx.get(dut.index)
+                assert state["quiet"] == state[barrier[index]] == state["clear"] == 0, "the barrier was missed"
+                assert steps[index]["clears"] or cycle == max(done + 1, begun + 2)
+                running, stored = None, cycle
+                log.append(("store", index))
             await ctx.tick()
-            state["work"], state["clear"] = max(0, state["work"] - 1), max(0, state["clear"] - 1)
-            ctx.set(dut.finished, state["work"] == 0)
+            for name in state:
+                state[name] = max(0, state[name] - 1)
+            for name in ("quiet", "fed", "finished", "drained"):
+                ctx.set(getattr(dut, name), state[name] == 0)
             ctx.set(dut.clearing, state["clear"] != 0)
         assert ctx.get(dut.idle)
 
     simulate(dut, body)
-    assert log == [(kind, i) for i in range(4) for kind in ("start", "store")]
-    expected = [(2 * i + 1, c["base"], c["count"]) for i, s in enumerate(steps)
+    assert [(k, i) for k, i in log if k != "scan"] == [(k, i) for i in range(len(steps)) for k in ("start", "store")]
+    assert [i for k, i in log if k == "scan"] == [i for i, k in enumerate(kinds) if k == StepKind.SWEEP]
+    assert all(log.index(("scan", i)) in (log.index(("start", i)) - 1, log.index(("start", i)) - 2)
+               for i, k in enumerate(kinds) if k == StepKind.SWEEP)
+    assert early >= 2
+    expected = [(i, c["base"], c["count"]) for i, s in enumerate(steps)
                 for c in clears[s["clear"]:s["clear"] + s["clears"]] if c["always"] or refresh]
     assert cleared == expected
-
-
-def test_pack_of_a_step_is_zero_where_nothing_is_said():
-    assert not pack(Layouts(CONFIG).step, {}).any()
