@@ -57,11 +57,13 @@ XC7 = Family(
     models=("xilinx/cells_sim.v",),
     cells=_luts(*_XC7_LUTS, *_XC7_SRLS, "INV") | {name: {"FF": 1} for name in _XC7_FFS} | {
         "RAM32M": {"LUT": 4}, "RAM64M": {"LUT": 4}, "RAM32X1D": {"LUT": 2}, "RAM64X1D": {"LUT": 2},
-        "RAM128X1D": {"LUT": 4}, "RAM256X1S": {"LUT": 4}, "RAM32X1S": {"LUT": 1}, "RAM64X1S": {"LUT": 1},
+        "RAM128X1D": {"LUT": 4}, "RAM32X1S": {"LUT": 1}, "RAM64X1S": {"LUT": 1}, "RAM128X1S": {"LUT": 2},
+        "RAM256X1S": {"LUT": 4},
         "RAMB18E1": {"BRAM": 1}, "RAMB36E1": {"BRAM": 2}, "DSP48E1": {"DSP": 1}},
     registers=frozenset(_XC7_FFS + _XC7_SRLS),
     memories=frozenset({"RAMB18E1", "RAMB36E1"}), multipliers=frozenset({"DSP48E1"}),
-    levels={name: 1 for name in (*_XC7_LUTS, "INV", "RAM32M", "RAM64M", "RAM32X1D", "RAM64X1D", "RAM128X1D")}
+    levels={name: 1 for name in (*_XC7_LUTS, "INV", "RAM32M", "RAM64M", "RAM32X1D", "RAM64X1D", "RAM128X1D",
+                                 "RAM32X1S", "RAM64X1S", "RAM128X1S", "RAM256X1S")}
     | {"CARRY4": 0, "MUXF7": 0, "MUXF8": 0},
     chained=frozenset())
 
