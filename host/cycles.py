@@ -11,8 +11,8 @@ the first cycle in which the sweep may read::
 and the step is over when the last of sweep, marks, walks and clears is, plus the barrier; of the walks as much does not
 count as the next step's way to its first walk takes, where that begins with rows which they do not reach. The deltas of
 a frame are taken to come without a gap. All of it is exact but for averages: the slots that the sweep takes from a PE
-are spread evenly over the sweep, gaps in the stream of broadcasts stay as they are while a full queue holds it, and the
-next step never has to wait for its later rows.
+are spread evenly over the sweep, and gaps in the stream of broadcasts stay as they are while a full queue holds it.
+Steps whose later rows have to wait for the walks of the step before are solved once more, with the times found first.
 
 The recurrences are solved for ``queue_depth`` broadcasts at a time (their room depends on earlier ones alone), for all
 PEs that differ and all steps at once, so a frame costs milliseconds per million MACs.
@@ -56,6 +56,8 @@ ENDING = ProcessingElement.ENDING
 HEAD = TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
 """Cycles from the start of a sweep step to its first weight word. The walks of the step before may last so long where
 the late ones of its rows do not reach the first ones that are swept."""
+GATE = 1
+"""Cycles from the last of these walks to the first read of later rows, less those from one step to the next."""
 SHORTEST = 3
 """Cycles, beside those, that a step takes at least."""
 TO_SWEEP, SCAN = 0, Sweep.FIRST_READ - 2
@@ -152,6 +154,8 @@ class CycleModel:
         """Cycles of several frames, solved together (which is faster than one by one)."""
         work = [self._work(c) for c in changes]
         _solve([w for frame in work for w in frame])
+        again = [own for frame in work for before, own in pairwise(frame) if own.wait(before)]
+        _solve(again)
         return [FrameCycles(*(np.array([getattr(w, name) for w in frame], np.int64)
                               for name in ("cycles", "stalls", "count", "words", "walk", "sweep"))) for frame in work]
 
@@ -332,12 +336,14 @@ class _Plan:
 
     def work(self, changes: Changes, pixels: np.ndarray | None) -> _Work:
         """The step in one frame, in which it sweeps these pixels."""
-        work = _Work(self, pixels, changes.refresh)
+        mask = None
+        if self.step.tensor is not None:
+            mask = (changes.nonzero if self.step.direct else changes.sent)[self.step.tensor]
+            mask = mask if self.place is None else self.place.by_position(mask)
+        work = _Work(self, pixels, changes.refresh, mask)
         clear_words, always = self.clears
         cleared = clear_words[always.astype(bool) | changes.refresh]
         if self.step.tensor is not None:
-            mask = (changes.nonzero if self.step.direct else changes.sent)[self.step.tensor]
-            work.fill(mask if self.place is None else self.place.by_position(mask))
             work.words = work.columns @ self.all_words
             work.walk = (work.columns @ self.table).max()
         if len(always):
@@ -368,7 +374,7 @@ class _Work:
         most sweep words that are read by then, because the FIFO has no room for more.
     """
 
-    def __init__(self, plan: _Plan, pixels: np.ndarray | None, refresh: bool) -> None:
+    def __init__(self, plan: _Plan, pixels: np.ndarray | None, refresh: bool, mask: np.ndarray | None) -> None:
         self.refresh, self.begun, self.last, self.early = refresh, 0, False, False
         self.plan, self.count, self.clear_end = plan, 0, 0
         self.cycles = self.stalls = self.words = self.walk = 0
@@ -381,19 +387,46 @@ class _Work:
             self.swept_words = np.count_nonzero(self.kept)
             beside = np.ones(plan.shape, bool) if pixels is None else pixels
             beside = np.pad(beside, ((0, 0), (1, 0)))[:, :-1].reshape(-1)[plan.pixel[self.kept]]
-            reads = plan.reads - plan.saved * beside
-            read = np.cumsum(reads) - reads
-            # As if it had all reads, so that a word ends ``plan.reads`` cycles after it begins.
-            self.begins = (read + reads - plan.reads) + np.maximum.accumulate(plan.segment[self.kept] - read) * 1.0
-            self.scanned, self.sweep = plan.step.fields["height"] * plan.segments, int(reads.sum())
+            self.word_reads = plan.reads - plan.saved * beside
+            self.scanned, self.sweep = plan.step.fields["height"] * plan.segments, int(self.word_reads.sum())
         self.reads = self.sweep / max(1, self.swept_words)
         # From the begin of a word to the output of the FIFO.
         self.way = plan.reads - 1 + TO_DELTA if self.from_sweep else 0
         self.way += Queue.LATENCY
-        self.expanded = self.marked = self.last_marked = NEVER
-        self.columns = np.zeros(len(plan.table), np.int64)
+        self.columns, self.mask, self.drained = np.zeros(len(plan.table), np.int64), mask, NEVER
+        self._fill(NEVER)
 
-    def fill(self, mask: np.ndarray) -> None:
+    def wait(self, before: _Work) -> bool:
+        """Whether later rows have to wait for walks of the step before; then they do."""
+        early = self.plan.step.fields.get("early", 0)
+        if not self.from_sweep or not early:
+            return False
+        held = before.drained + before.begun - before.cycles + GATE - self.begun
+        later = np.flatnonzero(self.plan.pixel[self.kept] // self.plan.shape[1] >= early)
+        if not len(later) or held <= 0:
+            return False
+        # The early words take slots from those walks.
+        held += self.plan.stolen.max() / self.plan.reads * min(self.word_reads[:later[0]].sum(), held)
+        if self.begins[later[0]] >= held:
+            return False
+        self._fill(held)
+        return True
+
+    def _fill(self, held: float) -> None:
+        """When each word begins, the later rows' not before ``held``, and what becomes of it."""
+        plan = self.plan
+        self.expanded = self.marked = self.last_marked = NEVER
+        if self.from_sweep:
+            ready = plan.segment[self.kept] * 1.0
+            later = plan.pixel[self.kept] // plan.shape[1] >= plan.step.fields.get("early", 0)
+            ready[later] = np.maximum(ready[later], held)
+            read = np.cumsum(self.word_reads) - self.word_reads
+            # As if it had all reads, so that a word ends ``plan.reads`` cycles after it begins.
+            self.begins = read + self.word_reads - plan.reads + np.maximum.accumulate(ready - read)
+        if self.mask is not None:
+            self._feed(self.mask)
+
+    def _feed(self, mask: np.ndarray) -> None:
         """``mask`` bool[C, H, W] of what is fed."""
         plan, feeds, sweep = self.plan, self.plan.feeds, self.plan.sweep
         # Words that are not all 0 enter the FIFO, whether or not an edge wants them.
@@ -574,13 +607,13 @@ class _Recurrence:
         # The last step waits for its last word to be written, others not even for it to begin.
         last = np.array([[r.last] for r in self.rows])
         over = np.where(last, AFTER_WALK, -np.minimum(ending, ENDING))
-        over -= np.array([[HEAD * r.early] for r in self.rows])
-        walked = (self._time(end, slice(0, n), self.swept_last[:, None, None])[:, 0] + over).max(axis=1)
+        drained = (self._time(end, slice(0, n), self.swept_last[:, None, None])[:, 0] + over).max(axis=1)
         final = self.left[self.last_need] - fifo_way
         for r, work in enumerate(self.rows):
             after = final[r] - (work.begin[-1] + work.plan.reads) if work.from_sweep else NEVER
-            work.stalls = round(stalls[r])
-            work.finish(float(late[r, 0] + work.order[-1]), float(walked[r]), max(float(room[r, 0]), after))
+            work.stalls, work.drained = round(stalls[r]), float(drained[r])
+            walked = work.drained - HEAD * work.early
+            work.finish(float(late[r, 0] + work.order[-1]), walked, max(float(room[r, 0]), after))
 
     def _time(self, slots: np.ndarray, rows: slice, swept: np.ndarray) -> np.ndarray:
         """The time by which the sweep has left a PE so many slots: the inverse of

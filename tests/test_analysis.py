@@ -183,8 +183,10 @@ def test_counted_by_the_rtl(model, tiny_frames, threshold):
     device.close()
     assert counted.source == COUNTED != predicted.source
     for ours, theirs in ((predicted.rrm, counted.rrm), (predicted.scratch, counted.scratch)):
-        # The step of the input is left out: over the link its elements come with gaps, which are not predicted.
-        np.testing.assert_allclose(ours.cycles[:, 2:].sum(axis=1), theirs.cycles[:, 2:].sum(axis=1), rtol=0.03)
+        # The step of the input is left out: over the link its elements come with gaps, which are not predicted. Steps
+        # overlap, and what one is longer the next may be shorter, so a frame may be off as much as a step.
+        off = np.abs(ours.cycles[:, 2:].sum(axis=1) - theirs.cycles[:, 2:].sum(axis=1))
+        assert (off <= np.maximum(0.03 * theirs.cycles[:, 2:].sum(axis=1), SLACK)).all()
         assert (theirs.cycles[:, 1] >= 0.97 * ours.cycles[:, 1]).all()
         np.testing.assert_array_equal(ours.link[1:], theirs.link[1:])
 
