@@ -19,6 +19,7 @@ from host.session import open_model, quantised
 from sim.golden import GoldenModel
 from sim.graph import Edge, Geometry
 from tests.random_graphs import Limits, random_clip, random_graph
+from tests.test_cycles import SLACK
 
 LIMITS = Limits(layers=3, channels=6, size=7)
 SIM8 = named("sim8")
