@@ -110,8 +110,6 @@ FAULTS = (
           f"{NONLINEAR}sweep_waits_with_rows_that_are_not_early"),
     Fault("a step starts before all deltas that wait are late", "hw/ring.py",
           "(before | old | Cat(pe.behind for pe in pes).any())", "(before | old)",
-          "tests/hw/test_ring.py::test_ring_leaves_out_what_nothing_has_reached"),
-    Fault("the barrier forgets the PEs", "hw/ring.py", "(before | Cat(pe.waiting for pe in pes).any())", "before",
           "tests/hw/test_barrier.py::test_a_step_waits_for_the_queues_of_the_last"),
     Fault("the LNZD hears of a full queue too late", "hw/ring.py", "ready_next.eq(~blocked_next)",
           "ready_next.eq(~blocked)", "tests/hw/test_barrier.py::test_a_step_waits_for_the_queues_of_the_last"),

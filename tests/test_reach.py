@@ -10,6 +10,7 @@ import pytest
 from host.compiler import compile_graph
 from host.compiler.program import Program
 from host.compiler.reach import NOWHERE
+from host.compiler.stored import from_section, to_section
 from host.cycles import Changes, observed_frame, swept_pixels
 from hw.config import MARK_COLUMNS, PRESETS
 from hw.layouts import Space, StepKind, unpack
@@ -159,3 +160,18 @@ def test_spans_of_a_network_worked_out_by_hand():
     assert [p if p is None else np.argwhere(p).tolist() for p in swept] == [
         None, None, [[0, 3], [1, 3], [2, 3]], [], [[2, 0], [2, 1], [2, 2], [3, 0], [3, 1], [3, 2]]]
     assert swept_pixels(program, Changes(False, sent, sent, frozenset("a")))[4] is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stored_program_reaches_the_same(seed):
+    """What the section of an .rrm file keeps: reaches, and the operands for which truncate sweeps everything."""
+    program = compiled(seed)
+    again = from_section(to_section(program), program.graph)
+    assert any(s.reaches for s in program.steps)
+    for ours, theirs in zip(again.steps, program.steps, strict=True):
+        assert (ours.fields, ours.reads) == (theirs.fields, theirs.reads)
+        assert [r.step for r in ours.reaches] == [r.step for r in theirs.reaches]
+        for a, b in zip(ours.reaches, theirs.reaches, strict=True):
+            assert np.array_equal(a.y, b.y)
+            assert np.array_equal(a.x, b.x)
+    assert np.array_equal(again.step_image(4, "truncate"), program.step_image(4, "truncate"))

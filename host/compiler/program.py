@@ -43,8 +43,8 @@ class Step:
     direct: bool
     edges: tuple[int, ...]
     fields: dict
-    reaches: tuple[Reach, ...] = ()
-    reads: tuple[str, ...] = ()
+    reaches: tuple[Reach, ...]
+    reads: tuple[str, ...]
 
 
 @dataclass(frozen=True)
