@@ -37,6 +37,7 @@ from hw.queue import Queue
 from hw.requant import Requantise
 from hw.sweep import Sweep
 from hw.walker import Walker
+from sim.arithmetic import lossy
 from sim.golden import FrameResult, GoldenModel
 
 TO_DELTA = Sweep.LATENCY + ProcessingElement.SWEEP_LATENCY + 2 + Requantise.LATENCY + 1 + DeltaUnit.LATENCY
@@ -60,10 +61,10 @@ GATE = 1
 """Cycles from the last of these walks to the first read of later rows, less those from one step to the next."""
 SHORTEST = 3
 """Cycles, beside those, that a step takes at least."""
-TO_SWEEP, SCAN = 0, Sweep.FIRST_READ - 2
-"""Cycles before a sweep reads its first word, and those in which it reads marks where the step before left no time for
-that, because it broadcast nothing."""
-LATENCY = TO_SWEEP + TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
+SCAN = Sweep.FIRST_READ - 2
+"""Cycles in which a sweep reads marks before its first word, where the step before left no time for that, because it
+broadcast nothing."""
+LATENCY = TO_DELTA + Queue.LATENCY + TO_QUEUE + TO_WALK + BARRIER
 """Cycles that a step takes beyond its work: the way through all blocks, and the barrier."""
 REACH, AFTER_MARKS = 2, 8
 """Cycles of the marker per reach beyond one for each pixel, and behind the last one."""
@@ -101,8 +102,7 @@ def observed_frame(model: GoldenModel, codes: np.ndarray, refresh: bool = False)
         nonzero[name] = value != 0
         limit = 1 if result.refresh else max(model.thresholds[name], 1)
         sent[name] = nonzero[name] if result.refresh else np.abs(value - before[name]) >= limit
-    lossy = {n for n, mode in model.modes.items() if mode == "truncate" and model.thresholds[n] > 1}
-    return result, Changes(result.refresh, sent, nonzero, frozenset(lossy))
+    return result, Changes(result.refresh, sent, nonzero, lossy(model.thresholds, model.modes))
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class CycleModel:
         work = [plan.work(changes, pixels) for plan, pixels in zip(self._plans, swept, strict=True)]
         for before, own in pairwise(work):
             before.early = own.plan.step.fields.get("early", 0) > 0
-            own.begun = (TO_SWEEP + (0 if before.count else SCAN)) if own.from_sweep else 0
+            own.begun = SCAN if own.from_sweep and not before.count else 0
         work[-1].last = True
         return work
 
@@ -196,7 +196,7 @@ def swept_pixels(program: Program, changes: Changes) -> list[np.ndarray | None]:
     """Of every step, bool[H, W]: the pixels that it sweeps; None for all of them."""
     found: list[np.ndarray | None] = [
         np.zeros(program.graph.shape_of(s.tensor)[1:], bool)
-        if s.fields.get("skip") and not changes.refresh and not changes.lossy & set(s.reads) else None
+        if s.skips(changes.lossy) and not changes.refresh else None
         for s in program.steps]
     for step in program.steps:
         for reach in step.reaches:

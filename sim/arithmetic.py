@@ -6,7 +6,7 @@ Values are integers in arrays of int64, or of float64 where every one of them is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -101,6 +101,11 @@ def node_peak(node: Node, sources: Sequence[int]) -> int:
         negative += peak * _peak(op.negative_multiplier)
         peaks.append(peak)
     return max(*peaks, positive, negative)
+
+
+def lossy(thresholds: Mapping[str, int], modes: Mapping[str, Mode]) -> frozenset[str]:
+    """The tensors whose snapshots may change without a delta: what ``truncate`` does not send it loses."""
+    return frozenset(name for name, limit in thresholds.items() if modes[name] == "truncate" and limit > 1)
 
 
 def threshold(x: np.ndarray, ref: np.ndarray, t: int, mode: Mode) -> tuple[np.ndarray, np.ndarray]:

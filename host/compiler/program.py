@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from host.compiler.weights import Table
 from host.errors import UserError
 from hw.config import AcceleratorConfig
 from hw.layouts import FieldError, Kind, Layouts, Space, StepKind, chunks, pack
-from sim.arithmetic import Mode
+from sim.arithmetic import Mode, lossy
 from sim.graph import Edge, Graph, Node, Tensor
 
 
@@ -45,6 +45,11 @@ class Step:
     fields: dict
     reaches: tuple[Reach, ...]
     reads: tuple[str, ...]
+
+    def skips(self, lossy: Collection[str]) -> bool:
+        """It may leave out what nothing has reached; not where it reads a tensor that changes without a delta, and so
+        without a mark (``sim.arithmetic.lossy``)."""
+        return bool(self.fields.get("skip")) and not any(name in lossy for name in self.reads)
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,12 @@ class Program:
         words = []
         thresholds, modes = ({n: v.get(n, default) if isinstance(v, Mapping) else v for n in self.graph.tensors}
                              for v, default in ((threshold, 0), (mode, "hold")))
-        lossy = {n for n in thresholds if modes[n] == "truncate" and thresholds[n] > 1}
+        moved = lossy(thresholds, modes)
         for step in self.steps:
             own = {}
             if step.kind == StepKind.SWEEP:
-                # Where truncate loses a change, the snapshot moves without a delta that would leave a mark.
                 own = {"threshold": thresholds[step.tensor], "truncate": int(modes[step.tensor] == "truncate"),
-                       "skip": int(step.fields["skip"] and not lossy & set(step.reads))}
+                       "skip": int(step.skips(moved))}
             words.append(_packed(self.layouts.step, step.fields | own, 1, f"step of {step.tensor}"))
         return np.concatenate(words)
 
@@ -145,7 +149,7 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
         if tensor is not None:
             entry["late"] = late_row(tensor)
         if reaching[number]:
-            entry |= {"reach": reaches.add(reaching[number], {n: order[n][1].shape[2] for n in skipping}),
+            entry |= {"reach": reaches.add(reaching[number]),
                       "reaches": len(reaching[number])}
         steps.append(Step(kind, tensor and tensor.name, direct, tuple(ids), entry, tuple(reaching[number]),
                           tuple(op.source for op in (node.operands if node else ()) if op.source in graph.tensors)))

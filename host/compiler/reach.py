@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,18 +46,18 @@ class Reaches:
     marks: int = 0
     table: Pool = field(default_factory=lambda: Pool(("marks", "segments", "span_y", "span_x")))
     spans: Pool = field(default_factory=lambda: Pool(("first", "last")))
-    base: dict[int, int] = field(default_factory=dict)
+    placed: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def place(self, step: int, tensor: Tensor) -> int:
         """Where the marks of a step's tensor begin."""
-        self.base[step], (_, height, width) = self.marks, tensor.shape
-        self.marks += height * -(-width // MARK_COLUMNS)
-        return self.base[step]
+        base, segments = self.placed[step] = self.marks, -(-tensor.shape[2] // MARK_COLUMNS)
+        self.marks += tensor.shape[1] * segments
+        return base
 
-    def add(self, reaches: Sequence[Reach], widths: Mapping[int, int]) -> int:
-        """Address of the table's entries for these, one after the other; ``widths`` of the tensors, by step."""
-        return self.table.add(np.array([[self.base[r.step], -(-widths[r.step] // MARK_COLUMNS), self.spans.add(r.y),
-                                         self.spans.add(r.x)] for r in reaches]))
+    def add(self, reaches: Sequence[Reach]) -> int:
+        """Address of the table's entries for these, one after the other, of steps that are placed."""
+        return self.table.add(np.array([[*self.placed[r.step], self.spans.add(r.y), self.spans.add(r.x)]
+                                        for r in reaches]))
 
 
 Order = Sequence[tuple[StepKind, Tensor | None, Node | None, bool, list[int]]]

@@ -105,6 +105,18 @@ def through(dut, values: list[int], expected: int, *, i_stall: str = "none", o_s
     return got
 
 
+async def load(ctx, dut, images) -> None:
+    """Write tables through ``dut.load``: (space, words from address 0 on as integers) each."""
+    ctx.set(dut.load.strobe, 1)
+    for space, values in images:
+        for address, value in enumerate(values):
+            ctx.set(dut.load.space, int(space))
+            ctx.set(dut.load.address, address)
+            ctx.set(dut.load.data, value)
+            await ctx.tick()
+    ctx.set(dut.load.strobe, 0)
+
+
 class MarksModel:
     """Stands for ``hw.marks`` at the ports ``take`` and ``taken`` of a block; ``words`` int64 is what it holds."""
 

@@ -14,7 +14,7 @@ from hw.layouts import Space
 from hw.marker import Marker
 from hw.marks import Marks
 from hw.scan import Scan
-from tests.hw.bench import STALLS, MarksModel, fields, raw, simulate, stalls, word
+from tests.hw.bench import STALLS, MarksModel, fields, load, raw, simulate, stalls, word
 from tests.hw.test_nonlinear import config_of
 
 WIDE = {"max_size": 127, "mark_words": 300, "reach_words": 16, "span_words": 1500}
@@ -291,14 +291,7 @@ class Reaches:
         images = [(Space.REACHES, [word(lay.reach, dict(zip(("marks", "segments", "span_y", "span_x"), e, strict=True)))
                                    for e in self.entries]),
                   (Space.SPANS, [word(lay.span, {"first": int(a), "last": int(b)}) for a, b in self.spans])]
-        ctx.set(dut.load.strobe, 1)
-        for space, values in images:
-            for address, value in enumerate(values):
-                ctx.set(dut.load.space, int(space))
-                ctx.set(dut.load.address, address)
-                ctx.set(dut.load.data, value)
-                await ctx.tick()
-        ctx.set(dut.load.strobe, 0)
+        await load(ctx, dut, images)
 
     def marks(self, pixels, number: int, count: int) -> np.ndarray:
         """int64[mark words]: what pixels must leave behind through these entries."""

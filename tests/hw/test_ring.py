@@ -44,8 +44,7 @@ def test_ring_is_the_golden_model(config, threshold, mode, seed):
     graph = random_graph(seed * 7 + threshold, Limits(layers=3))
     graph = graph.with_parts(accumulator_bits=CONFIGS[config].accumulator_bits)
     program = compile_graph(graph, CONFIGS[config])
-    clip = list(random_clip(graph, seed, 4))
-    assert first_mismatch(simulator(config), program, clip, threshold, mode, (0, 2)) is None
+    assert first_mismatch(simulator(config), program, random_clip(graph, seed, 4), threshold, mode, (0, 2)) is None
 
 
 @pytest.mark.parametrize("config", ["sim8", "lanes1"])
@@ -60,8 +59,7 @@ def test_ring_with_blocks_of_columns_and_moved_channels(config):
         blocks += sum(s.kind == StepKind.SWEEP and s.fields["groups"] > 1
                       and any(program.places[graph.edges[e].target].phase_bits for e in s.edges) for s in program.steps)
         moved += sum(p.order is not None for p in program.places.values())
-        clip = list(random_clip(graph, seed, 3))
-        assert first_mismatch(simulator(config), program, clip, 2, "hold", (0, 2)) is None
+        assert first_mismatch(simulator(config), program, random_clip(graph, seed, 3), 2, "hold", (0, 2)) is None
     assert blocks >= 4
     assert moved >= 4
 
@@ -139,4 +137,4 @@ def test_clearing_shows_only_where_there_are_no_idle_slots():
     assert words[0] <= shown[0] <= words[0] + 8, "nothing hides the first clear"
     assert (0 <= shown).all()
     assert (shown <= words + 8).all()
-    assert shown[1:].sum() < 0.8 * words[1:].sum()
+    assert shown[1:].sum() <= 0.75 * words[1:].sum()

@@ -17,7 +17,7 @@ from hw.load import LOAD, Loader
 from hw.pe import COLUMN_LATENCY
 from hw.scatter import Scatter
 from hw.sequencer import Sequencer, run_layout
-from tests.hw.bench import STALLS, fields, raw, send, simulate, stalls, word
+from tests.hw.bench import STALLS, fields, load, raw, send, simulate, stalls, word
 
 CONFIG = AcceleratorConfig(pes=4, lanes=2, sweep=4, projection_words=128, snapshot_words=64, node_words=8,
                            max_size=15, max_channels=16, step_words=8, weight_words=256, column_words=128, tap_words=16,
@@ -71,14 +71,7 @@ class Tables:
                                      (Space.CHANNELS, self.lay.channels, self.channels)):
             n = len(next(iter(table.values())))
             images.append((space, [word(layout, {k: v[i] for k, v in table.items()}) for i in range(n)]))
-        ctx.set(dut.load.strobe, 1)
-        for space, values in images:
-            for address, value in enumerate(values):
-                ctx.set(dut.load.space, int(space))
-                ctx.set(dut.load.address, address)
-                ctx.set(dut.load.data, value)
-                await ctx.tick()
-        ctx.set(dut.load.strobe, 0)
+        await load(ctx, dut, images)
 
     def bus(self, words):
         """What must be broadcast: (column, vector, group, start, origin, deltas), MACs, and cycles at most."""
