@@ -89,10 +89,12 @@ NETWORKS = {
     "ResNet-8": Case("mlperftiny_resnet8_cifar10", "sim64", 24, 24),
     "VWW": Case("mlperftiny_vww_96", "sim64", 24, 24),
     "UltraFace": Case("ultraface_slim_320_rawheads", "sim64", 4, 10),
-    "YOLO-Fastest": Case("yolo_fastest_1.1_body_320", "sim64", 2, 6),
+    "UltraFace, S = 32": Case("ultraface_slim_320_rawheads", "sim64s32", 4, 10, ("asl_again", "person_walk")),
+    "YOLO-Fastest": Case("yolo_fastest_1.1_body_320", "sim64", 4, 10),
     "SqueezeNet": Case("squeezenet10_deepcompression", "sim64", 4, 10),
-    "SqueezeNet, 64 x 1": Case("squeezenet10_deepcompression", "sim64x1", 2, 6, ("asl_again", "person_walk")),
-    "Pose": Case("tfpose_mnv2small_320x240_frozenbn_asl", "sim64", 2, 6, SIGNER)}
+    "SqueezeNet, S = 32": Case("squeezenet10_deepcompression", "sim64s32", 4, 10),
+    "SqueezeNet, 64 x 1": Case("squeezenet10_deepcompression", "sim64x1", 4, 10, ("asl_again", "person_walk")),
+    "Pose": Case("tfpose_mnv2small_320x240_frozenbn_asl", "sim64", 4, 10, SIGNER)}
 """Pose is plausible on the signer only. Few frames where the cycle model takes seconds for a frame."""
 TABLES = {"density": lambda: density.table(rtl=True), **{n: partial(shapes.row, n) for n in shapes.NETWORKS}}
 """What is no network on clips: name -> what makes its Markdown."""
@@ -142,7 +144,7 @@ def measure(case: Case, clip: Clip, rules: Mapping[str, Rule]) -> dict[str, dict
 
 def cell(name: str, label: str) -> Path:
     """Where a network's rows on a clip are kept."""
-    return FOLDER / f"{name} on {label}.json".replace(" ", "_").replace(",", "")
+    return FOLDER / f"{name} on {label}.json".replace(" = ", "").replace(" ", "_").replace(",", "")
 
 
 def wanted(parts: list[str] | None = None, clips: list[str] | None = None) -> Iterator[tuple[str, str]]:

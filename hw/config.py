@@ -15,6 +15,8 @@ CODE_BITS = 9
 """Bits of an activation code and of a delta, signed."""
 MARK_COLUMNS = 32
 """Pixels of a word of marks; a power of two."""
+MAX_SWEEP = 32
+"""Largest S: the host packs a field, such as a mask of S channels, from a signed 64-bit number."""
 MULTIPLIER_BITS = 24
 """Bits of a requantisation multiplier, signed."""
 SHIFT_BITS = 6
@@ -34,7 +36,8 @@ class AcceleratorConfig:
     pes, lanes
         processing elements and adjacent output rows per weight word; ``rows = pes * lanes``.
     sweep
-        S: elements of P that one cycle sweeps, and codes per snapshot word; ``lanes <= sweep <= rows``.
+        S: elements of P that one cycle sweeps, and codes per snapshot word; ``lanes <= sweep <= rows``, at most
+        ``MAX_SWEEP``.
     queue_depth, fifo_depth
         deltas that wait in front of each PE; delta words (S deltas) that wait in front of the LNZD. Both in
         LUT RAM.
@@ -86,6 +89,8 @@ class AcceleratorConfig:
         if not self.lanes <= self.sweep <= self.rows:
             raise ConfigError(f"config: sweep is {self.sweep}; it must lie between lanes ({self.lanes}) and "
                               f"pes * lanes ({self.rows})")
+        if self.sweep > MAX_SWEEP:
+            raise ConfigError(f"config: sweep is {self.sweep}; at most {MAX_SWEEP} fit the compiler's tables")
         for f in fields(self):
             value = getattr(self, f.name)
             if f.type == "int" and not 1 <= value < 1 << 24:
@@ -155,6 +160,7 @@ class AcceleratorConfig:
 
 PRESETS = {
     "sim64": AcceleratorConfig(pes=16, lanes=4, sweep=16),
+    "sim64s32": AcceleratorConfig(pes=16, lanes=4, sweep=32),
     "sim64x1": AcceleratorConfig(pes=64, lanes=1, sweep=16),
     "sim8": AcceleratorConfig(pes=4, lanes=2, sweep=4),
     "sim1": AcceleratorConfig(pes=1, lanes=1, sweep=1),

@@ -10,10 +10,10 @@ from amaranth.lib.wiring import In, Out
 from hw.config import MARK_COLUMNS, AcceleratorConfig
 from hw.layouts import Layouts, Space
 from hw.load import NOTHING, Contents, LoadSignature, loaded_memory
+from hw.marks import SEGMENT_BITS
 from hw.pipeline import delay
 from hw.queue import Queue
 
-SEGMENT_BITS = MARK_COLUMNS.bit_length() - 1
 DEPTH = 4
 """Pixels that wait."""
 

@@ -12,6 +12,9 @@ from hw.config import MARK_COLUMNS, AcceleratorConfig
 from hw.layouts import Layouts
 from hw.pipeline import delay
 
+SEGMENT_BITS = MARK_COLUMNS.bit_length() - 1
+"""Low bits of a column number, which say the bit in a word of marks; the others are its segment."""
+
 
 class Marks(wiring.Component):
     """A bit per pixel, ``MARK_COLUMNS`` pixels of a row in a word. All are 0 at power-up.

@@ -38,7 +38,8 @@ class MaxPool(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lowest, flags = -(1 << CODE_BITS - 1), self.i_flags
-        m.submodules.kept = kept = Memory(shape=self.layouts.codes, depth=1 << len(self.i_group), init=[])
+        groups = -(-self.config.max_channels // self.config.sweep)
+        m.submodules.kept = kept = Memory(shape=self.layouts.codes, depth=groups, init=[])
         write, read = kept.write_port(), kept.read_port(domain="comb")
         shared = Signal(self.layouts.codes)
         m.d.comb += [read.addr.eq(self.i_group), write.addr.eq(self.i_group),

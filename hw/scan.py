@@ -9,13 +9,12 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import MARK_COLUMNS, AcceleratorConfig
 from hw.layouts import Layouts
-from hw.marks import Marks
+from hw.marks import SEGMENT_BITS, Marks
 from hw.pipeline import delay
 from hw.queue import Queue
 
 DEPTH = 8
 """Words of marks that wait."""
-SEGMENT_BITS = MARK_COLUMNS.bit_length() - 1
 
 
 class Scan(wiring.Component):

@@ -106,6 +106,8 @@ FAULTS = (
     Fault("a payload's CRC is not looked at", "hw/link/receiver.py",
           'm.next = "SHOW"\n                    with m.If(~check.match):',
           'm.next = "SHOW"\n                    with m.If(0):', f"{LINK}every_single_bit_error"),
+    Fault("a part of a packet ends a byte early", "hw/link/countdown.py", "left == 1", "left == 2",
+          f"{LINK}valid_packets"),
     Fault("later rows are swept while deltas wait that reach them", "hw/sweep.py", "(early | ~self.pending)", "1",
           f"{NONLINEAR}sweep_waits_with_rows_that_are_not_early"),
     Fault("a step starts before all deltas that wait are late", "hw/ring.py",

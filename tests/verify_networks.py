@@ -31,8 +31,7 @@ RUNS = {"resnet8": ("mlperftiny_resnet8_cifar10", 30), "resnet8-qdq": ("mlperfti
         "squeezenet-8": ("squeezenet10_deepcompression", 2)}
 """Short name: network, frames."""
 RULES = {"exact": (0, "hold"), "hold 2": (2, "hold"), "truncate 4": (4, "truncate")}
-CONFIGS = {**{name: PRESETS[name] for name in ("sim64", "sim64x1", "sim8", "sim1")},
-           "sim64x2": PRESETS["sim64"].with_(pes=32, lanes=2)}
+CONFIGS = {**PRESETS, "sim64x2": PRESETS["sim64"].with_(pes=32, lanes=2)}
 LAYERS = 8
 """Of a network cut short (``-8``)."""
 BOARDS = {board.name: board.config for board in boards()}

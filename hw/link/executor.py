@@ -107,9 +107,9 @@ class Executor(wiring.Component):
             self.i.ready.eq(self.taking | self.zeros | self.drain | writer.i.ready | decoder.i.ready),
         ]
         # Steady long before they are looked at, so a register costs nothing.
-        m.d.sync += [words.writing.eq(self.header.code == Command.LOAD),
-                     reader.update.eq(self.header.code != Command.READ),
-                     reader.low.eq((self.header.code != Command.READ) & (memory.space == Space.SNAPSHOTS))]
+        update = self.header.code != Command.READ
+        m.d.sync += [words.writing.eq(self.header.code == Command.LOAD), reader.update.eq(update),
+                     reader.low.eq(update & (memory.space == Space.SNAPSHOTS))]
         for block in (writer, reader):
             m.d.comb += [getattr(block.word, name).eq(getattr(words.word, name))
                          for name in ("space", "unit", "address", "word_bytes", "done")]

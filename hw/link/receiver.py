@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.link.checksum import ChecksumPort
+from hw.link.countdown import Countdown
 from hw.link.packets import CRC_BYTES, HEADER, REQUEST, LinkConfig, Status
 from hw.queue import Queue
 
@@ -57,15 +58,15 @@ class Receiver(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # Bytes to come, none of them, and whether the next one is no CRC: the latter two ready in registers.
-        left, ended, inside = Signal(17), Signal(), Signal()
+        m.submodules.left = left = Countdown(17, bound=CRC_BYTES)
+        ended, inside = left.ended, left.above
         silence = Signal(range(self.link.timeout + 1))
         taken, writing, rewind = Signal(), Signal(), Signal()
         check, byte, header = self.checksum, self.i.p, self.header
         gone = silence == self.link.timeout
-        m.d.comb += [taken.eq(self.i.valid & self.i.ready), check.data.eq(byte)]
+        m.d.comb += [taken.eq(self.i.valid & self.i.ready), left.taken.eq(taken), check.data.eq(byte)]
         with m.If(taken):
-            m.d.sync += [silence.eq(0), left.eq(left - 1), ended.eq(left == 1), inside.eq(left > CRC_BYTES + 1)]
+            m.d.sync += silence.eq(0)
         with m.Elif(~gone):
             m.d.sync += silence.eq(silence + 1)
         self._buffer(m, writing, rewind)
@@ -80,8 +81,8 @@ class Receiver(wiring.Component):
                 with m.If(taken & (byte == (REQUEST & 0xFF))):
                     m.next = "SYNC"
             with m.State("SYNC"):
-                m.d.comb += [self.i.ready.eq(1), check.start.eq(1)]
-                m.d.sync += [left.eq(HEADER.size // 8 + CRC_BYTES), ended.eq(0), inside.eq(1)]
+                m.d.comb += [self.i.ready.eq(1), check.start.eq(1), left.start.eq(1),
+                             left.amount.eq(HEADER.size // 8 + CRC_BYTES)]
                 with m.If(taken & (byte == REQUEST >> 8)):
                     m.next = "HEADER"
                 with m.Elif(taken & (byte != (REQUEST & 0xFF))):
@@ -91,9 +92,9 @@ class Receiver(wiring.Component):
                 with m.If(taken & inside):
                     m.d.sync += header.eq(Cat(header.as_value()[8:], byte))
                 with m.Elif(ended):
-                    m.d.comb += [check.start.eq(1), rewind.eq(1)]
-                    m.d.sync += [left.eq(header.length + CRC_BYTES), ended.eq(0), inside.eq(1),
-                                 self.status.eq(Status.OK)]
+                    m.d.comb += [check.start.eq(1), rewind.eq(1), left.start.eq(1),
+                                 left.amount.eq(header.length + CRC_BYTES)]
+                    m.d.sync += self.status.eq(Status.OK)
                     with m.If(~check.match):
                         fail(Status.DAMAGED, "SILENCE")
                     with m.Elif(header.length > self.link.buffer_bytes):

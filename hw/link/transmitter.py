@@ -7,6 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.link.checksum import ChecksumPort
+from hw.link.countdown import Countdown
 from hw.link.packets import ANSWER, CRC_BYTES, HEADER, SYNC
 
 
@@ -35,18 +36,15 @@ class Transmitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         head = Signal(SYNC.size + HEADER.size)
-        # Bytes to go, none of them, and whether they are of the sync word: the latter two ready in registers.
-        left, ended, syncing, in_payload = Signal(16), Signal(), Signal(), Signal()
-        first_covered = HEADER.size // 8
+        m.submodules.left = left = Countdown(16, bound=HEADER.size // 8)
+        ended, syncing, in_payload = left.ended, left.above, Signal()
         taken, check = Signal(), self.checksum
-        m.d.comb += [taken.eq(self.o.valid & self.o.ready), check.data.eq(self.o.p)]
-        with m.If(taken):
-            m.d.sync += [left.eq(left - 1), ended.eq(left == 1), syncing.eq(left > first_covered + 1)]
+        m.d.comb += [taken.eq(self.o.valid & self.o.ready), left.taken.eq(taken), check.data.eq(self.o.p)]
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
-                m.d.sync += [head.eq(Cat(Const(ANSWER, SYNC.size), self.header)), left.eq(len(head) // 8),
-                             ended.eq(0), syncing.eq(1), in_payload.eq(0)]
+                m.d.comb += [left.start.eq(1), left.amount.eq(len(head) // 8)]
+                m.d.sync += [head.eq(Cat(Const(ANSWER, SYNC.size), self.header)), in_payload.eq(0)]
                 with m.If(self.start):
                     m.next = "HEADER"
             with m.State("HEADER"):
@@ -62,15 +60,16 @@ class Transmitter(wiring.Component):
                 with m.If(ended):
                     m.next = "CRC"
             with m.State("CRC"):
-                m.d.sync += [head.eq(check.crc), left.eq(CRC_BYTES), ended.eq(0)]
+                m.d.comb += [left.start.eq(1), left.amount.eq(CRC_BYTES)]
+                m.d.sync += head.eq(check.crc)
                 m.next = "SEND_CRC"
             with m.State("SEND_CRC"):
                 m.d.comb += [self.o.valid.eq(~ended), self.o.p.eq(head)]
                 with m.If(taken):
                     m.d.sync += head.eq(head >> 8)
                 with m.Elif(ended):
-                    m.d.comb += check.start.eq(1)
-                    m.d.sync += [left.eq(self.header.length), ended.eq(0), in_payload.eq(1)]
+                    m.d.comb += [check.start.eq(1), left.start.eq(1), left.amount.eq(self.header.length)]
+                    m.d.sync += in_payload.eq(1)
                     m.next = "IDLE"
                     with m.If(~in_payload & (self.header.length != 0)):
                         m.next = "PAYLOAD"

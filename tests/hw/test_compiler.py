@@ -113,7 +113,7 @@ def check_images(program, seed: int) -> None:
             assert reader.macs(number, *at) == defined(program, number, *at)
 
 
-@pytest.mark.parametrize("preset", ["sim1", "sim8", "sim64", "sim64x1"])
+@pytest.mark.parametrize("preset", ["sim1", "sim8", "sim64", "sim64s32", "sim64x1"])
 @pytest.mark.parametrize("seed", range(6))
 def test_images_hold_exactly_the_entries_inside_the_image(preset, seed):
     graph = random_graph(seed, Limits(channels=12, size=6, layers=3))

@@ -15,6 +15,8 @@ def test_config_names_field_and_limit():
         AcceleratorConfig(pes=3, lanes=1, sweep=1)
     with pytest.raises(ConfigError, match=r"sweep is 8.*\(4\)"):
         AcceleratorConfig(pes=2, lanes=2, sweep=8)
+    with pytest.raises(ConfigError, match="sweep is 64; at most 32"):
+        AcceleratorConfig(pes=16, lanes=4, sweep=64)
     with pytest.raises(ConfigError, match="weight_words is 0"):
         AcceleratorConfig(pes=1, lanes=1, sweep=1, weight_words=0)
     with pytest.raises(ConfigError, match="kinds"):
