@@ -307,8 +307,8 @@ class _Plan:
         self.segment = y[self.order] * self.segments + x[self.order] // MARK_COLUMNS
 
     def _sweep(self, program: Program) -> None:
-        """Words, reads of a word (less those ``saved`` if the word to its left is swept), and per PE the share of the
-        words of which a read takes its slot."""
+        """Words, reads of a word if none beside it is swept (of a ``window``: operands, rows and columns, and how many
+        of them the next window shares), and per PE the share of the words of which a read takes its slot."""
         fields, config = self.step.fields, program.config
         window = fields["window_y"], fields["window_x"]
         shape = fields["height"], fields["width"]
@@ -316,7 +316,7 @@ class _Plan:
         self.words = shape[0] * shape[1] * fields["groups"]
         self.reads = len(operands) * window[0]["kernel"] * window[1]["kernel"]
         self.reads += not operands[0]["place"]["projection"]
-        self.saved = len(operands) * window[0]["kernel"] * fields["shared"]
+        self.window = len(operands), *((w["kernel"], fields[f"shared_{k}"]) for w, k in zip(window, "yx", strict=True))
         for operand in operands:
             if not operand["place"]["projection"]:
                 continue
@@ -385,9 +385,11 @@ class _Work:
         if self.from_sweep:
             # The words that are swept, and when each begins: a word of marks is read in every cycle.
             self.swept_words = np.count_nonzero(self.kept)
-            beside = np.ones(plan.shape, bool) if pixels is None else pixels
-            beside = np.pad(beside, ((0, 0), (1, 0)))[:, :-1].reshape(-1)[plan.pixel[self.kept]]
-            self.word_reads = plan.reads - plan.saved * beside
+            beside = np.pad(np.ones(plan.shape, bool) if pixels is None else pixels, ((1, 0), (1, 0)))
+            above, left = (b.reshape(-1)[plan.pixel[self.kept]] for b in (beside[:-1, 1:], beside[1:, :-1]))
+            operands, (rows, shared_y), (columns, shared_x) = plan.window
+            self.word_reads = plan.reads - operands * (
+                rows * columns - (rows - shared_y * above) * (columns - shared_x * left))
             self.scanned, self.sweep = plan.step.fields["height"] * plan.segments, int(self.word_reads.sum())
         self.reads = self.sweep / max(1, self.swept_words)
         # From the begin of a word to the output of the FIFO.

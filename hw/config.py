@@ -21,6 +21,8 @@ MULTIPLIER_BITS = 24
 """Bits of a requantisation multiplier, signed."""
 SHIFT_BITS = 6
 """Bits of a requantisation shift."""
+MOST_WORDS = (1 << 24) - 1
+"""Of a memory, and the most that any other size may be."""
 VERSION = 3
 """Raised whenever a memory image of an older compiler would mean something else."""
 
@@ -50,7 +52,8 @@ class AcceleratorConfig:
         (column table), ``tap_words``, ``codebook_words``; shared ``snapshot_words`` (S codes each),
         ``node_words`` (S channels of one operand each), ``axis_words`` (class tables, y and x alike),
         ``channel_words``, ``step_words``, ``edge_words``, ``clear_words``, ``mark_words`` (marks of ``MARK_COLUMNS``
-        pixels each), ``reach_words``, ``span_words`` (which pixels of which tensors a change reaches).
+        pixels each), ``reach_words``, ``span_words`` (which pixels of which tensors a change reaches), ``line_words``
+        (2 S codes each: what max-pool windows share with those below; 0: those read it again).
     accumulator_bits
         width of an accumulator; it wraps.
     """
@@ -79,6 +82,7 @@ class AcceleratorConfig:
     mark_words: int = 512
     reach_words: int = 64
     span_words: int = 512
+    line_words: int = 0
     accumulator_bits: int = 27
 
     def __post_init__(self) -> None:
@@ -93,8 +97,9 @@ class AcceleratorConfig:
             raise ConfigError(f"config: sweep is {self.sweep}; at most {MAX_SWEEP} fit the compiler's tables")
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.type == "int" and not 1 <= value < 1 << 24:
-                raise ConfigError(f"config: {f.name} is {value}; it must lie in 1..{(1 << 24) - 1}")
+            least = int(f.name != "line_words")
+            if f.type == "int" and not least <= value <= MOST_WORDS:
+                raise ConfigError(f"config: {f.name} is {value}; it must lie in {least}..{MOST_WORDS}")
         if not 2 <= self.accumulator_bits <= 32:
             raise ConfigError(f"config: accumulator_bits is {self.accumulator_bits}; it must lie in 2..32")
         if not self.kinds or set(self.kinds) - set(KINDS):

@@ -130,6 +130,15 @@ class Layouts:
         return bits_for(self.config.max_channels)
 
     @property
+    def line(self) -> Shape:
+        """An address in the line memory."""
+        return self._of_line(address_bits(max(1, self.config.line_words)))
+
+    def _of_line(self, bits: int) -> Shape:
+        """So many bits, or none without a line memory."""
+        return unsigned(bits if self.config.line_words else 0)
+
+    @property
     def log_groups(self) -> int:
         """log2 of the number of sweep groups."""
         return self.config.groups.bit_length() - 1
@@ -232,16 +241,18 @@ class Layouts:
     @cached_property
     def step(self) -> StructLayout:
         """A step descriptor. ``skip``: only pixels with a mark are swept, except in a refresh; the marks begin at
-        ``marks``. ``shared``: columns of a max-pool window that the next window has too. Rows from ``late`` on are
-        its late ones; the rows before ``early`` are not reached by any late row of the step before. ``reach`` and
-        ``reaches``: which tensors its deltas reach. ``repeat`` and ``channel_mask`` are room for later, and 0."""
+        ``marks``. ``shared_x``, ``shared_y``: columns of a max-pool window that the next one of its row has too,
+        rows that the one below has too. Rows from ``late`` on are its late ones; the rows before ``early`` are not
+        reached by any late row of the step before. ``reach`` and ``reaches``: which tensors its deltas reach.
+        ``repeat`` and ``channel_mask`` are room for later, and 0."""
         return StructLayout({
             "kind": unsigned(2), "height": unsigned(self.position), "width": unsigned(self.position),
             "groups": unsigned(self.group), "skip": unsigned(1), "marks": unsigned(self.mark_address),
             "reach": unsigned(address_bits(self.config.reach_words)),
             "reaches": unsigned(bits_for(self.config.reach_words)),
             "operands": ArrayLayout(self.operand, 2), "two": unsigned(1),
-            "window_y": self.window, "window_x": self.window, "shared": unsigned(self.position),
+            "window_y": self.window, "window_x": self.window, "shared_x": unsigned(self.position),
+            "shared_y": self._of_line(self.position),
             "late": unsigned(self.position), "early": unsigned(self.position), "node": unsigned(self.node_address),
             "sign": unsigned(1), "lo": signed(CODE_BITS), "hi": signed(CODE_BITS),
             "keep": unsigned(1), "snapshot": unsigned(self.snapshot_address),
@@ -314,23 +325,24 @@ class Layouts:
 
     @cached_property
     def block(self) -> StructLayout:
-        """Pixels of a row to sweep: bit i of ``mask`` is column ``x + i``, ``left`` is column ``x - 1``; ``row`` is the
-        number of pixels above."""
+        """Pixels of a row to sweep: bit i of ``mask`` is column ``x + i``, ``left`` is column ``x - 1``; ``above`` is
+        ``mask`` of the row above, ``row`` the number of pixels above."""
         return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "row": unsigned(self.pixel),
-                             "mask": unsigned(self.config.block), "left": unsigned(1)})
+                             "mask": unsigned(self.config.block), "above": self._of_line(self.config.block),
+                             "left": unsigned(1)})
 
     @cached_property
     def sweep_word(self) -> StructLayout:
-        """A word of S channels to sweep: channel ``group`` of a pixel; ``row`` as in ``block``. ``left``: the pixel to
-        the left is swept, too."""
+        """A word of S channels to sweep: channel ``group`` of a pixel; ``row`` as in ``block``. ``left``,
+        ``above``: the pixel to the left is swept, too, that above."""
         return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "group": unsigned(self.group),
-                             "row": unsigned(self.pixel), "left": unsigned(1)})
+                             "row": unsigned(self.pixel), "left": unsigned(1), "above": self._of_line(1)})
 
     @cached_property
     def target_word(self) -> StructLayout:
-        """A word of S channels that was swept, and its snapshot word."""
+        """A word of S channels that was swept, its snapshot word, and its place in the line memory."""
         return StructLayout({"y": unsigned(self.position), "x": unsigned(self.position), "group": unsigned(self.group),
-                             "address": unsigned(self.snapshot_address)})
+                             "address": unsigned(self.snapshot_address), "line": self.line})
 
     @cached_property
     def delta_word(self) -> StructLayout:

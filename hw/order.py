@@ -43,7 +43,8 @@ class SweepOrder(wiring.Component):
                      self.o.valid.eq(valid), o.y.eq(block.y), o.row.eq(block.row), o.group.eq(group)]
         for i in reversed(range(size)):
             with m.If(pending[i]):
-                m.d.comb += [o.x.eq(block.x | i), o.left.eq(block.mask[i - 1] if i else block.left)]
+                m.d.comb += [o.x.eq(block.x | i), o.left.eq(block.mask[i - 1] if i else block.left),
+                             o.above.eq(block.above >> i)]
         with m.If(self.i.ready):
             m.d.sync += [valid.eq(self.i.valid), block.eq(self.i.p), pending.eq(self.i.p.mask), group.eq(0),
                          group_end.eq(self.groups == 1)]

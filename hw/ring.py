@@ -154,7 +154,8 @@ class Ring(wiring.Component):
         arrive = wait + 2
         m.d.comb += [requant.node.eq(delay(m, slot.node, arrive - requant.TABLE_LATENCY, reset_less=True)),
                      requant.i_valid.eq(delay(m, sweep.valid, arrive)),
-                     maxpool.i_group.eq(delay(m, sweep.target.group, arrive + requant.LATENCY, reset_less=True)),
+                     *(port.eq(delay(m, target, arrive + requant.LATENCY, reset_less=True)) for port, target in (
+                         (maxpool.i_group, sweep.target.group), (maxpool.i_line, sweep.target.line))),
                      requant.i_flags.eq(delay(m, slot.flags, arrive, reset_less=True))]
 
     def _nonlinear(self, m: Module, sequencer, sweep, snapshots, requant, maxpool, delta) -> None:

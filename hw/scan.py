@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import StructLayout
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import MARK_COLUMNS, AcceleratorConfig
@@ -48,7 +49,8 @@ class Scan(wiring.Component):
         m = Module()
         lay = self.layouts
         layout = StructLayout({"y": unsigned(lay.position), "segment": unsigned(lay.segment),
-                               "row": unsigned(lay.pixel), "mask": unsigned(MARK_COLUMNS), "left": unsigned(1)})
+                               "row": unsigned(lay.pixel), "mask": unsigned(MARK_COLUMNS), "left": unsigned(1),
+                               "above": unsigned(MARK_COLUMNS if self.config.line_words else 0)})
         m.submodules.words = words = Queue(layout, depth=DEPTH)
         going, found = self._read(m, words, layout)
         m.d.comb += self.busy.eq(going | found | words.o.valid)
@@ -76,12 +78,20 @@ class Scan(wiring.Component):
         valid, taken_at, last = self.take, at, row_end
         for _ in range(Marks.TAKE_LATENCY):
             valid, taken_at, last = delay(m, valid, 1), delay(m, taken_at, 1), delay(m, last, 1)
-        word = Signal(layout, reset_less=True)
+        word, mask = Signal(layout, reset_less=True), Signal(MARK_COLUMNS)
+        m.d.comb += mask.eq((self.taken | whole.replicate(MARK_COLUMNS)) & (tail | (~last).replicate(MARK_COLUMNS)))
         with m.If(valid):
             m.d.sync += [word.y.eq(taken_at.y), word.segment.eq(taken_at.segment), word.row.eq(taken_at.row),
-                         word.left.eq(word.mask[-1] & (taken_at.segment != 0)),
-                         word.mask.eq((self.taken | whole.replicate(MARK_COLUMNS))
-                                      & (tail | (~last).replicate(MARK_COLUMNS)))]
+                         word.left.eq(word.mask[-1] & (taken_at.segment != 0)), word.mask.eq(mask)]
+        if self.config.line_words:
+            # The words of the last row; this row's take their place.
+            m.submodules.rows = rows = Memory(shape=MARK_COLUMNS, depth=-(-self.config.max_size // MARK_COLUMNS),
+                                              init=[])
+            read, write = rows.read_port(domain="comb"), rows.write_port()
+            m.d.comb += [read.addr.eq(taken_at.segment), write.addr.eq(taken_at.segment), write.data.eq(mask),
+                         write.en.eq(valid)]
+            with m.If(valid):
+                m.d.sync += word.above.eq(Mux(taken_at.y == 0, 0, read.data))
         found = delay(m, valid, 1)
         m.d.comb += [words.i.valid.eq(found & (word.mask != 0)), words.i.p.eq(word)]
         return running | delay(m, self.take, 1) | valid, found
@@ -97,6 +107,7 @@ class Scan(wiring.Component):
         for i in reversed(range(count)):
             with m.If(left[i]):
                 m.d.comb += [self.o.p.mask.eq(head.mask[i * size:(i + 1) * size]),
+                             self.o.p.above.eq(head.above >> i * size),
                              self.o.p.left.eq(head.mask[i * size - 1] if i else head.left),
                              self.o.p.x.eq(Cat(Const(i * size, SEGMENT_BITS), head.segment))]
         with m.If(words.o.valid & self.o.ready):

@@ -14,10 +14,12 @@ from hw.pipeline import delay
 from hw.scan import Scan
 
 FLAGS = StructLayout({"first": unsigned(1), "last": unsigned(1), "second": unsigned(1), "window_first": unsigned(1),
-                      "window_last": unsigned(1), "outside": unsigned(1), "left": unsigned(1), "shared": unsigned(1)})
+                      "window_last": unsigned(1), "outside": unsigned(1), "left": unsigned(1), "above": unsigned(1),
+                      "shared_x": unsigned(1), "shared_y": unsigned(1)})
 """What the nonlinear unit does with a word read: ``first``/``last`` operand of a sum, ``second`` operand,
 ``window_first``/``window_last`` tap of a max-pool window, tap ``outside`` the image (its data mean nothing), the window
-begins with what it shares with the ``left`` one, tap in a column ``shared`` with the next window."""
+leaves out what it shares with the one to the ``left`` or ``above``, tap in a column (``shared_x``) or row
+(``shared_y``) that the next window has, too."""
 
 
 class SweepSlot:
@@ -34,7 +36,8 @@ class SweepSlot:
 
 class Sweep(wiring.Component):
     """Reads the operands of a node word by word, in the ``SweepOrder``; within each the max-pool window, within that
-    the operands. Columns of a window that the one to its left had, if that is swept as well, are not read again.
+    the operands. Columns of a window that the one to its left had, if that is swept as well, are not read again; nor
+    are rows that the one above had, where there is a line memory.
 
     Members
     -------
@@ -111,22 +114,26 @@ class Sweep(wiring.Component):
         word, running, done = Signal(lay.sweep_word, reset_less=True), Signal(), Signal()
         base_y, base_x = (Signal(2 * lay.position, name=f"base_{k}", reset_less=True) for k in "yx")
         pixel, node = Signal(lay.pixel, reset_less=True), Signal(lay.node_address, reset_less=True)
-        left, shares = Signal(), step.shared != 0               # ``left``: the shared columns are not read again
+        left, shares_x = Signal(), step.shared_x != 0           # ``left``: the shared columns are not read again
+        above, shares_y = Signal(), step.shared_y != 0          # ``above``: nor are the shared rows
         early = Signal()                                        # no delta of the step before reaches its row
         fresh, second = Signal(init=1), Signal()                # ``fresh``: the next read is a word's first
         m.d.comb += words.ready.eq((open | self.start) & (~running | done))
         with m.If(words.ready):
             m.d.sync += [running.eq(words.valid), word.eq(words.p), base_y.eq(words.p.y * step.window_y.stride),
                          base_x.eq(words.p.x * step.window_x.stride), pixel.eq(words.p.row + words.p.x),
-                         node.eq(step.node + (words.p.group << step.two)), left.eq(words.p.left & shares),
+                         node.eq(step.node + (words.p.group << step.two)), left.eq(words.p.left & shares_x),
+                         above.eq(words.p.above & shares_y),
                          early.eq(words.p.y < step.early)]
         issue, own_slot = Signal(), Signal()
         apart = delay(m, step.keep & ~step.operands[0].place.projection, 1)      # steady, as the step
         m.d.comb += [
             own_slot.eq(apart & fresh), issue.eq(running & ((self.enable & (early | ~self.pending)) | ~fresh)),
             self.stalled.eq(running & fresh & ~self.enable), self.begun.eq(issue & fresh)]
-        y, x = (self._axis(m, name, window, skipped) for name, window, skipped in (
-            ("y", step.window_y, 0), ("x", step.window_x, Mux(words.ready, words.p.left & shares, left))))
+        y, x = (self._axis(m, name, window, shared, Mux(words.ready, coming, now))
+                for name, window, shared, coming, now in (
+                    ("y", step.window_y, step.shared_y, words.p.above & shares_y, above),
+                    ("x", step.window_x, step.shared_x, words.p.left & shares_x, left)))
         operand_last = Signal()                                              # ``second == step.two``
         window_first = y["window_first"] & x["window_first"]
         window_last = y["window_last"] & x["window_last"]
@@ -138,26 +145,26 @@ class Sweep(wiring.Component):
             m.d.comb += [x["next"].eq(operand_last), y["next"].eq(operand_last & x["window_last"])]
         with m.If(self.start):
             m.d.sync += operand_last.eq(~step.two)
-            m.d.comb += y["start"].eq(1)
-        m.d.comb += x["start"].eq(words.ready)
+        m.d.comb += [y["start"].eq(words.ready), x["start"].eq(words.ready)]
         reads = ~own_slot
         return issue, {
             "word": word, "base_y": base_y, "base_x": base_x, "pixel": pixel, "y": y["offset"], "x": x["offset"],
             "node": node + second, "second": second, "reads": reads, "reference": step.keep & fresh,
             "first": ~second & reads, "last": operand_last & reads,
             "window_first": window_first, "window_last": window_last, "left": left,
-            "shared": delay(m, step.window_x.kernel - step.shared, 1) <= x["tap"]}, running
+            "above": above, "shared_x": delay(m, step.window_x.kernel - step.shared_x, 1) <= x["tap"],
+            "shared_y": delay(m, step.window_y.kernel - step.shared_y, 1) <= y["tap"]}, running
 
-    def _axis(self, m: Module, name: str, window, skipped) -> dict:
+    def _axis(self, m: Module, name: str, window, shared, skipped) -> dict:
         """One coordinate of the window: ``offset`` is tap * dilation - pad, kept by additions.
 
-        ``skipped``: begin behind the shared columns. Strobes: ``next`` tap, after the last one the first; ``start``."""
+        ``skipped``: begin behind the ``shared`` ones. Strobes: ``next`` tap, behind the last the first; ``start``."""
         bits = self.layouts.position
         tap, offset = Signal(bits, name=f"{name}_tap"), Signal(signed(bits + 2), name=f"{name}_offset")
         strobes = {k: Signal(name=f"{name}_{k}") for k in ("start", "next")}
         # ``tap == window.kernel - 1``, worked out a tap ahead.
         window_last, window_first = Signal(name=f"{name}_window_last"), Signal(name=f"{name}_window_first")
-        begin = Mux(skipped, self.step.shared, 0)
+        begin = Mux(skipped, shared, 0)
         with m.If(strobes["next"]):
             m.d.sync += [tap.eq(tap + 1), offset.eq(offset + window.dilation), window_last.eq(tap == window.kernel - 2),
                          window_first.eq(0)]
@@ -187,7 +194,8 @@ class Sweep(wiring.Component):
             group2.eq(((x[:lay.position] & in_phase) << place.group_bits) | (c & in_row)),
             flags2.first.eq(one["first"]), flags2.last.eq(one["last"]), flags2.second.eq(one["second"]),
             flags2.window_first.eq(one["window_first"]), flags2.window_last.eq(one["window_last"]),
-            flags2.left.eq(one["left"]), flags2.shared.eq(one["shared"]), flags2.outside.eq(outside),
+            *(flags2[name].eq(one[name]) for name in ("left", "above", "shared_x", "shared_y")),
+            flags2.outside.eq(outside),
         ]
         reads = one["reads"] & ~outside
         place2 = delay(m, place, 1)
@@ -210,6 +218,8 @@ class Sweep(wiring.Component):
             slot.flags.eq(delay(m, flags2, 3)),
             self.ends.eq(self.valid & slot.flags.last & slot.flags.window_last),
             self.target.address.eq(slot.reference_address),
+            self.target.line.eq(delay(m, delay(m, one["word"].x * self.step.groups, 1)
+                                      + delay(m, one["word"].group, 1), 3, reset_less=True)),
         ]
         m.d.comb += [self.target[name].eq(delay(m, one["word"][name], 4, reset_less=True))
                      for name in ("y", "x", "group")]

@@ -58,6 +58,8 @@ class Limits:
     p_window, p_subset, p_extra_edge, p_direct, p_codebook
         of an edge with a window; of an edge from only some channels; of a further edge into a projection;
         of a direct projection; of an edge with codebook weights.
+    pools
+        max-pools to pick from, over the whole image, in place of random ones.
     mixed_modes
         False: all projections of a graph are delta, or all are direct.
     wide_input
@@ -78,11 +80,16 @@ class Limits:
     p_extra_edge: float = 0.3
     p_direct: float = 0.3
     p_codebook: float = 0.2
+    pools: tuple[Pool, ...] = ()
     mixed_modes: bool = True
     wide_input: bool = True
     accumulator_bits: int = 27
 
 
+OVERLAPPING = tuple(Pool(kernel, stride, pad, (1, 1)) for kernel, stride, pad in (
+    ((3, 3), (2, 2), (0, 0)), ((3, 3), (2, 2), (1, 1)), ((2, 3), (1, 2), (1, 0)), ((3, 2), (2, 1), (0, 1)),
+    ((5, 4), (3, 3), (2, 0))))
+"""Max-pools whose windows have rows and columns in common."""
 MAX_EDGES = 3
 """Most edges into one projection."""
 
@@ -250,6 +257,11 @@ class _Builder:
         return np.full(channels, {"identity": 1.0, "relu": 0.0, "leaky": 0.1}[kind])
 
     def pool(self, shape: Shape) -> tuple[Pool | None, Shape]:
+        if self.limits.pools:
+            pool = self.pick(self.limits.pools)
+            out = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(shape[1:], pool.pad, pool.kernel, pool.stride,
+                                                                  strict=True)]
+            return (pool, (shape[0], *out)) if min(out) > 0 else (None, shape)
         kernel, stride, dilation = ((self.upto(h), self.upto(h)) for h in (3, 2, 2))
         pad = (self.upto(kernel[0] - 1, 0), self.upto(kernel[1] - 1, 0))
         target = [shape[0]]

@@ -14,10 +14,11 @@ from host.compiler.places import Place, place_all
 from host.compiler.reach import Reach, Reaches, early_rows, late_row, reaches_of, skippable
 from host.compiler.weights import Table
 from host.errors import UserError
-from hw.config import AcceleratorConfig
+from hw.config import MOST_WORDS, AcceleratorConfig
 from hw.layouts import FieldError, Kind, Layouts, Space, StepKind, chunks, pack
 from sim.arithmetic import Mode, lossy
 from sim.graph import Edge, Graph, Node, Tensor
+from sim.graph import Pool as MaxPool
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
         entry["clears"] = len(clears) - first_clear
         entry["clear"] = first_clear if entry["clears"] else 0
         if kind == StepKind.SWEEP:
-            entry |= _node_fields(graph, node, tensor, places, len(nodes))
+            entry |= _node_fields(graph, node, tensor, places, len(nodes), MOST_WORDS if fit else config.line_words)
             entry |= {"skip": int(number in marks), "marks": marks.get(number, 0),
                       "early": early_rows(number, order, reaching) if number in marks else 0}
             nodes += _node_rows(node, tensor.shape[0], config.sweep, places)
@@ -159,6 +160,8 @@ def compile_graph(graph: Graph, config: AcceleratorConfig, *, fit: bool = False)
             "tap_words": max(t.size for t in weights.taps), "codebook_words": weights.codebook.size,
             "axis_words": max(weights.axis_y.size, weights.axis_x.size), "channel_words": weights.channels.size,
             "mark_words": reaches.marks, "reach_words": reaches.table.size, "span_words": reaches.spans.size,
+            "line_words": max((s.fields["width"] * s.fields["groups"] for s in steps if s.fields.get("shared_y")),
+                              default=0),
             "max_blocks": max(x.descriptor["walk"]["last_block"] + 1 for x in lowered)}
     if fit:
         config = _grown(config, **used)
@@ -229,7 +232,8 @@ def _lower(graph: Graph, config: AcceleratorConfig, places: Mapping[str, Place],
     return tuple(lowered[i] for i in range(len(graph.edges)))
 
 
-def _node_fields(graph: Graph, node: Node, tensor: Tensor, places: Mapping[str, Place], first: int) -> dict:
+def _node_fields(graph: Graph, node: Node, tensor: Tensor, places: Mapping[str, Place], first: int,
+                 line_words: int) -> dict:
     _, h, w = tensor.shape
     operands = []
     for op in _operands(node, places):
@@ -241,12 +245,22 @@ def _node_fields(graph: Graph, node: Node, tensor: Tensor, places: Mapping[str, 
     pool = node.pool
     window = [{"kernel": pool.kernel[a], "stride": pool.stride[a], "dilation": pool.dilation[a], "pad": pool.pad[a]}
               if pool else {"kernel": 1, "stride": 1, "dilation": 1} for a in (0, 1)]
-    shared = window[1]["kernel"] - window[1]["stride"]
-    # A window keeps one word: the maximum of its last columns, none of which may be one that it did not read itself.
-    shared *= 0 < shared <= window[1]["stride"] and window[1]["dilation"] == 1
-    return {"shared": shared, "height": h, "width": w, "groups": places[tensor.name].blocks, "operands": operands,
-            "two": int(len(node.operands) == 2), "window_y": window[0], "window_x": window[1], "node": first,
-            "sign": int(node.sign), "lo": node.lo, "hi": node.hi, "keep": 1, "snapshot": places[tensor.name].base}
+    shared_y, shared_x = (_shared(pool, axis) for axis in (0, 1))
+    # What the window above has shared comes a read late.
+    shared_y *= window[0]["stride"] * window[1]["stride"] > 1 and w * places[tensor.name].blocks <= line_words
+    return {"height": h, "width": w, "groups": places[tensor.name].blocks, "operands": operands,
+            "two": int(len(node.operands) == 2), "window_y": window[0], "window_x": window[1], "shared_y": shared_y,
+            "shared_x": shared_x, "node": first, "sign": int(node.sign), "lo": node.lo, "hi": node.hi, "keep": 1,
+            "snapshot": places[tensor.name].base}
+
+
+def _shared(pool: MaxPool | None, axis: int) -> int:
+    """Rows or columns that a window and the next one have in common. Of the last ones only the maximum is kept, so
+    none of them may be one that the window does not read itself."""
+    if pool is None or pool.dilation[axis] > 1:
+        return 0
+    shared = pool.kernel[axis] - pool.stride[axis]
+    return shared if 0 < shared <= pool.stride[axis] else 0
 
 
 def _operands(node: Node, places: Mapping[str, Place]) -> list:

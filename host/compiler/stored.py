@@ -20,7 +20,7 @@ from sim.graph import Graph
 
 SECTION = "program"
 """Name of the section."""
-FORMAT = 3
+FORMAT = 4
 """Version of the section: raised whenever an older reader would misunderstand it."""
 
 

@@ -14,7 +14,7 @@ from host.compiler.pools import Intervals
 from host.errors import UserError
 from hw.config import PRESETS
 from hw.layouts import Kind, Space, unpack
-from tests.random_graphs import Limits, random_graph
+from tests.random_graphs import OVERLAPPING, Limits, random_graph
 
 
 class Reader:
@@ -186,6 +186,25 @@ def test_direct_projections_share_memory():
                               projections={n: replace(p, mode="direct") for n, p in graph.projections.items()})
     shared = compile_graph(direct, PRESETS["sim8"], fit=True)
     assert shared.used["projection_words"] < kept.used["projection_words"]
+
+
+def test_the_line_memory_holds_the_rows_that_it_has_room_for():
+    """It grows for all that windows share; in a fixed one a map that is too wide shares its columns only."""
+    limits = Limits(layers=3, channels=9, size=20, stride=1, nodes=("pool",), pools=OVERLAPPING)
+    shared = 0
+    for seed in range(12):
+        graph = random_graph(seed, limits)
+        program = compile_graph(graph, PRESETS["sim8"], fit=True)
+        wanted = {i: s.fields["width"] * s.fields["groups"] for i, s in enumerate(program.steps)
+                  if s.fields.get("shared_y")}
+        assert program.used["line_words"] == max(wanted.values(), default=0) <= program.config.line_words
+        for room in {0, *wanted.values()} - {program.used["line_words"]}:
+            small = compile_graph(graph, program.config.with_(line_words=room))
+            assert {i for i, s in enumerate(small.steps) if s.fields.get("shared_y")} == {
+                i for i, words in wanted.items() if words <= room}
+            assert [s.fields.get("shared_x") for s in small.steps] == [s.fields.get("shared_x") for s in program.steps]
+        shared += len(wanted)
+    assert shared >= 6
 
 
 def test_what_does_not_fit_says_by_how_much_and_where():

@@ -156,11 +156,15 @@ def test_takes_in_every_cycle_go_before_what_is_set(clear):
 
 
 # Scan -----------------------------------------------------------------------------------------------
-def blocks_of(swept: np.ndarray, size: int) -> list[tuple[int, int, int, int, int]]:
-    """(y, x, row, mask, left) of the blocks of a bool[H, W] that are not empty."""
-    height, width = swept.shape
-    found = [(y, x, y * width, int((swept[y, x:x + size] << np.arange(len(swept[y, x:x + size]))).sum()),
-              int(x > 0 and swept[y, x - 1])) for y in range(height) for x in range(0, width, size)]
+def blocks_of(swept: np.ndarray, size: int, lines: int) -> list[tuple[int, ...]]:
+    """(y, x, row, mask, left, above) of the blocks of a bool[H, W] that are not empty."""
+    (height, width), rows = swept.shape, np.pad(swept, ((1, 0), (0, 0)))
+
+    def bits(row: np.ndarray) -> int:
+        return int((row << np.arange(len(row))).sum())
+
+    found = [(y, x, y * width, bits(swept[y, x:x + size]), int(x > 0 and swept[y, x - 1]),
+              bits(rows[y, x:x + size]) * (lines > 0)) for y in range(height) for x in range(0, width, size)]
     return [b for b in found if b[3]]
 
 
@@ -203,10 +207,10 @@ async def scan(ctx, dut, memory: MarksModel, step: dict, refresh: bool, stall) -
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 31, 32, 33, 63, 100])
-@pytest.mark.parametrize("block", [1, 4, 16])
-def test_scan_gives_every_pixel_once(width, block):
+@pytest.mark.parametrize("block,lines", [(1, 0), (1, 8), (4, 8), (16, 0), (16, 8)])
+def test_scan_gives_every_pixel_once(width, block, lines):
     """Of marks at every density: all and only those (without ``skip`` and in a refresh: all), row by row."""
-    dut, rng = Scan(config_of(block).with_(**WIDE)), np.random.default_rng(width)
+    dut, rng = Scan(config_of(block).with_(**WIDE, line_words=lines)), np.random.default_rng(width)
     memory = MarksModel(dut, rng, 300)
 
     async def body(ctx):
@@ -221,9 +225,10 @@ def test_scan_gives_every_pixel_once(width, block):
                 step = {"height": height, "width": width, "skip": int(skip), "marks": base, "groups": 3}
                 done = await scan(ctx, dut, memory, step, kind == "refresh", stalls(stall, rng))
                 swept = marks if kind == "skip" else np.ones_like(marks)
-                expected = blocks_of(swept, block)
+                expected = blocks_of(swept, block, lines)
                 found = [fields(dut.layouts.block, b) for b, _ in done.got]
-                assert [tuple(int(f[k][0]) for k in ("y", "x", "row", "mask", "left")) for f in found] == expected
+                names = "y", "x", "row", "mask", "left", "above"
+                assert [tuple(int(f[k][0]) for k in names) for f in found] == expected
                 assert memory.taken[first:] == list(range(base, base + count))
                 before[own] = 0 if skip else before[own]
                 assert (memory.words == before).all()

@@ -45,19 +45,22 @@ def in_order(height: int, width: int, groups: int, block: int) -> list[tuple[int
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 8])
 @pytest.mark.parametrize("block", [1, 2, 4, 16])
-def test_sweep_order(groups, block):
+@pytest.mark.parametrize("lines", [0, 64])
+def test_sweep_order(groups, block, lines):
     """Every word of every block once, in order, whatever its pixels; without a gap when nothing stalls."""
     rng = np.random.default_rng(groups)
-    blocks = [(int(y), block * int(x), int(row), int(mask), int(left)) for y, x, row, mask, left in zip(
-        rng.integers(0, 32, 40), rng.integers(0, 31 // block + 1, 40), rng.integers(0, 1 << 10, 40),
+    blocks = np.stack([
+        rng.integers(0, 32, 40), block * rng.integers(0, 31 // block + 1, 40), rng.integers(0, 1 << 10, 40),
         np.where(rng.random(40) < 0.3, (1 << block) - 1, rng.integers(1, 1 << block, 40)), rng.integers(0, 2, 40),
-        strict=True)]
-    expected = [(y, x + i, g, row, (left | mask << 1) >> i & 1) for y, x, row, mask, left in blocks
+        rng.integers(0, 1 << block, 40) * (lines > 0)], axis=1).tolist()
+    expected = [(y, x + i, g, row, (left | mask << 1) >> i & 1, above >> i & 1)
+                for y, x, row, mask, left, above in blocks
                 for g in range(groups) for i in range(block) if mask >> i & 1]
     for i_stall, o_stall in (("none", "none"), ("random", "none"), ("none", "bursty"), ("bursty", "random")):
-        dut, got = SweepOrder(config_of(block)), []
+        dut, got = SweepOrder(config_of(block).with_(line_words=lines)), []
         lay = dut.layouts
-        values = [word(lay.block, dict(zip(("y", "x", "row", "mask", "left"), b, strict=True))) for b in blocks]
+        names = "y", "x", "row", "mask", "left", "above"
+        values = [word(lay.block, dict(zip(names, b, strict=True))) for b in blocks]
 
         async def source(ctx, dut=dut, values=values, i_stall=i_stall):
             ctx.set(dut.groups, groups)
@@ -68,15 +71,16 @@ def test_sweep_order(groups, block):
 
         simulate(dut, source, sink)
         found = [fields(lay.sweep_word, value) for value, _ in got]
-        assert [tuple(int(f[k][0]) for k in ("y", "x", "group", "row", "left")) for f in found] == expected
+        assert [tuple(int(f[k][0]) for k in ("y", "x", "group", "row", "left", "above")) for f in found] == expected
         if i_stall == o_stall == "none":
             assert (np.diff([cycle for _, cycle in got]) == 1).all(), "a gap between words"
             assert got[0][1] == SweepOrder.LATENCY
 
 
-POOLS = {"none": ((1, 1), (1, 1), (0, 0), (1, 1), 0), "apart": ((3, 2), (2, 1), (1, 1), (1, 2), 0),
-         "shared": ((2, 3), (1, 2), (1, 1), (2, 1), 1)}
-"""Kernel, stride, pad, dilation, and columns of a window that are the next one's as well."""
+POOLS = {"none": ((1, 1), (1, 1), (0, 0), (1, 1), (0, 0)), "apart": ((3, 2), (2, 1), (1, 1), (1, 2), (0, 0)),
+         "columns": ((2, 3), (1, 2), (1, 1), (2, 1), (0, 1)), "rows": ((2, 2), (1, 2), (0, 1), (1, 1), (1, 0)),
+         "both": ((3, 3), (2, 2), (1, 1), (1, 1), (1, 1))}
+"""Kernel, stride, pad, dilation, and rows and columns of a window that are the next one's as well."""
 
 
 @pytest.mark.parametrize("sources", ["p", "s", "pp", "ps", "ss"])
@@ -85,17 +89,19 @@ POOLS = {"none": ((1, 1), (1, 1), (0, 0), (1, 1), 0), "apart": ((3, 2), (2, 1), 
                                                      (2, 1, "refresh")])
 def test_sweep_reads_every_operand_word_once_in_order(sources, pool, groups, phase_bits, marks):
     """Addresses by ``Place.addresses``; windows clipped to the image, without the columns that the window to the left
-    had; the reference once per word; one slot a cycle. With marks only the pixels that have one, except in a refresh;
-    the marks are gone afterwards. They may be looked through early, but nothing is read before the start."""
+    had and the rows that the one above had; the reference once per word; one slot a cycle. With marks only the pixels
+    that have one, except in a refresh; the marks are gone afterwards. They may be looked through early, but nothing is
+    read before the start."""
     shape, rng = (6, 5, 7), np.random.default_rng(phase_bits)
-    kernel, stride, pad, dilation, shared = POOLS[pool]
-    out = {"none": (5, 7), "apart": (3, 6), "shared": (5, 4)}[pool]
+    kernel, stride, pad, dilation, (shared_y, shared_x) = POOLS[pool]
+    out = {"none": (5, 7), "apart": (3, 6), "columns": (5, 4), "rows": (4, 4), "both": (3, 4)}[pool]
     places = [place(s == "p", shape, 40 * i + 3, phase_bits, groups) for i, s in enumerate(sources)]
-    dut = Sweep(config_of(groups))
-    skip, base, marked = marks != "none", 5, rng.random(out) < (0.4, 0.7)[pool == "shared"]
+    dut = Sweep(config_of(groups).with_(line_words=8 if shared_y else 0))
+    skip, base, marked = marks != "none", 5, rng.random(out) < (0.4, 0.7)[shared_y or shared_x]
     memory, base_words = MarksModel(dut, rng, 16), (marked << np.arange(out[1])).sum(axis=1)
     step = {"height": out[0], "width": out[1], "groups": 2, "node": 5, "keep": 1, "snapshot": 11,
-            "two": len(sources) - 1, "skip": int(skip), "marks": base, "shared": shared,
+            "two": len(sources) - 1, "skip": int(skip), "marks": base, "shared_y": shared_y,
+            "shared_x": shared_x,
             "operands": [{"place": p.fields(), "height": 5, "width": 7} for p in places] + [{}] * (2 - len(places)),
             **{f"window_{n}": {"kernel": kernel[a], "stride": stride[a], "dilation": dilation[a], "pad": pad[a]}
                for a, n in enumerate("yx")}}
@@ -106,21 +112,21 @@ def test_sweep_reads_every_operand_word_once_in_order(sources, pool, groups, pha
         reference = 11 + (y * out[1] + x) * 2 + g
         if own:
             expected.append(("reference", reference))
-        left = int(shared and x and swept[y, x - 1])
-        begin = shared * left
+        left, above = int(shared_x and x and swept[y, x - 1]), int(shared_y and y and swept[y - 1, x])
+        begin = shared_y * above, shared_x * left
         for ky, kx in np.ndindex(kernel):
-            if kx < begin:
+            if ky < begin[0] or kx < begin[1]:
                 continue
             sy, sx = y * stride[0] - pad[0] + ky * dilation[0], x * stride[1] - pad[1] + kx * dilation[1]
             inside = 0 <= sy < 5 and 0 <= sx < 7
             for i, p in enumerate(places):
                 address, group = p.addresses(4)
                 at = (int(address[sy, sx, g]), int(group[sy, sx, g]) if p.projection else 0) if inside else None
-                window = (ky, kx) == (0, begin), (ky, kx) == (kernel[0] - 1, kernel[1] - 1)
-                expected.append((p.projection, at, i == 0, i == len(places) - 1, *window, left,
-                                 kx >= kernel[1] - shared, 5 + g * len(places) + i,
-                                 reference if (ky, kx, i) == (0, begin, 0) and not own else None))
-        ends.append((len(expected), y, x, g, reference))
+                window = (ky, kx) == begin, (ky, kx) == (kernel[0] - 1, kernel[1] - 1)
+                expected.append((p.projection, at, i == 0, i == len(places) - 1, *window, left, above,
+                                 kx >= kernel[1] - shared_x, ky >= kernel[0] - shared_y, 5 + g * len(places) + i,
+                                 reference if (ky, kx, i) == (*begin, 0) and not own else None))
+        ends.append((len(expected), y, x, g, reference, (x * 2 + g) * (dut.config.line_words > 0)))
 
     descriptor, other = (word(dut.layouts.step, f) for f in (step, {"height": 1, "groups": 1, "skip": 1, "node": 3}))
 
@@ -144,7 +150,7 @@ def test_sweep_reads_every_operand_word_once_in_order(sources, pool, groups, pha
                     got.append(ctx.get(raw(dut.slot)))
                     if ctx.get(dut.ends):
                         target = fields(dut.layouts.target_word, ctx.get(raw(dut.target)))
-                        targets.append((len(got), *(int(target[k][0]) for k in ("y", "x", "group", "address"))))
+                        targets.append((len(got), *(int(target[k][0]) for k in ("y", "x", "group", "address", "line"))))
                 await ctx.tick()
             assert not ctx.get(dut.busy)
             check_slots([fields(SweepSlot(dut.layouts).layout, slot) for slot in got], expected)
@@ -167,9 +173,10 @@ def check_slots(got: list[dict], expected: list[tuple]) -> None:
             assert (s["reference"], s["projection"], s["snapshot"], s["reference_address"]) == (1, 0, 0, want[1])
             assert f["last"] == 0
             continue
-        projection, at, first, last, window_first, window_last, left, shared, node, ref = want
-        assert (f["first"], f["last"], f["window_first"], f["window_last"], f["left"], f["shared"], s["node"]) == (
-            first, last, window_first, window_last, left, shared, node)
+        projection, at, *flags, node, ref = want
+        assert [f[k] for k in ("first", "last", "window_first", "window_last", "left", "above", "shared_x", "shared_y")
+                ] == flags
+        assert s["node"] == node
         assert f["outside"] == (at is None)
         assert (s["projection"], s["snapshot"]) == (projection and at is not None, not projection and at is not None)
         if at is not None:
@@ -319,28 +326,39 @@ def test_requantise_is_the_integer_semantics(two, sign, accumulator_bits):
     assert got == [[expected(r, lane) for lane in range(4)] for r in range(rows)]
 
 
-def test_max_pool_takes_the_window_and_leaves_out_the_outside():
-    """And begins, where it is told so, with what the last window of the same channel group shared."""
-    dut, rng = MaxPool(CONFIG), np.random.default_rng(5)
+@pytest.mark.parametrize("lines", [0, 3])
+def test_max_pool_takes_the_window_and_leaves_out_the_outside(lines):
+    """And takes in, where it is told so, what the last window of the same channel group has shared, and that of the
+    same line word; what it has from one of them it shares with the other side in turn."""
+    dut, rng = MaxPool(CONFIG.with_(line_words=lines)), np.random.default_rng(5)
     windows = [rng.integers(-256, 256, (int(rng.integers(1, 6)), 4)) for _ in range(80)]
-    inside, shared = ([rng.random(len(w)) < p for w in windows] for p in (0.7, 0.4))
-    groups, lefts = rng.integers(0, 3, len(windows)).tolist(), (rng.random(len(windows)) < 0.5).tolist()
-    kept, expected, got = {}, [], []
-    for n, (w, mask, group) in enumerate(zip(windows, inside, groups, strict=True)):
+    inside, shared_x, shared_y = ([rng.random(len(w)) < p for w in windows] for p in (0.7, 0.4, 0.4))
+    group, line = (rng.integers(0, n, len(windows)).tolist() for n in (3, max(1, lines)))
+    left, above = ((rng.random(len(windows)) < 0.5).tolist() for _ in range(2))
+    nothing, lefts, rows, expected, got = np.full(4, -256), {}, {}, [], []
+    for n, (w, mask) in enumerate(zip(windows, inside, strict=True)):
         mask[int(rng.integers(len(mask)))] = True
-        lefts[n] = lefts[n] and group in kept
-        beats = np.where(mask[:, None], w, -256)
-        expected.append(np.vstack([beats, kept[group]] if lefts[n] else [beats]).max(axis=0).tolist())
-        kept[group] = np.where(shared[n][:, None], beats, -256).max(axis=0)
+        left[n] &= group[n] in lefts
+        above[n] &= lines > 0 and line[n] in rows and len(w) > 1
+        beats, x, y = np.where(mask[:, None], w, -256), shared_x[n], shared_y[n]
+        columns, corner = lefts[group[n]] if left[n] else (nothing, nothing)
+        row, above_corner = rows[line[n]] if above[n] else (nothing, nothing)
+        expected.append(np.vstack([beats, columns, row]).max(axis=0).tolist())
+        corner_now = np.vstack([beats[x & y], nothing]).max(axis=0)
+        lefts[group[n]] = np.vstack([beats[x], above_corner, nothing]).max(axis=0), corner_now
+        rows[line[n]] = np.vstack([beats[y], corner, nothing]).max(axis=0), corner_now
 
     async def body(ctx):
         for n, w in enumerate(windows):
             for k in range(len(w)):
                 ctx.set(dut.i_valid, 1)
-                ctx.set(dut.i_group, groups[n])
+                ctx.set(dut.i_group, group[n])
+                if lines:
+                    ctx.set(dut.i_line, line[n])
                 ctx.set(raw(dut.i_flags), word(FLAGS, {
-                    "window_first": int(k == 0), "window_last": int(k == len(w) - 1), "left": int(lefts[n]),
-                    "outside": int(not inside[n][k]), "shared": int(shared[n][k])}))
+                    "window_first": int(k == 0), "window_last": int(k == len(w) - 1), "left": int(left[n]),
+                    "above": int(above[n]), "outside": int(not inside[n][k]), "shared_x": int(shared_x[n][k]),
+                    "shared_y": int(shared_y[n][k])}))
                 for lane in range(4):
                     ctx.set(dut.i[lane], int(w[k, lane]))
                 await ctx.tick()

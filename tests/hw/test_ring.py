@@ -17,9 +17,10 @@ from host.simulator.compare import first_mismatch
 from host.simulator.frames import FrameRunner
 from hw.config import MARK_COLUMNS, PRESETS
 from hw.layouts import StepKind
-from tests.random_graphs import Limits, quiet_clip, random_clip, random_graph
+from tests.random_graphs import OVERLAPPING, Limits, quiet_clip, random_clip, random_graph
 
-CONFIGS = {"sim1": PRESETS["sim1"], "sim8": PRESETS["sim8"], "lanes1": PRESETS["sim8"].with_(lanes=1, pes=8),
+CONFIGS = {"sim1": PRESETS["sim1"], "sim8": PRESETS["sim8"],
+           "lanes1": PRESETS["sim8"].with_(lanes=1, pes=8, line_words=256),
            "wrapping": PRESETS["sim1"].with_(accumulator_bits=12)}
 
 
@@ -94,6 +95,32 @@ def test_ring_leaves_out_what_nothing_has_reached(config, threshold, mode):
     assert wide >= 2
     assert fewer >= 0.9 * graphs
     assert sooner >= 0.9 * graphs
+
+
+@pytest.mark.parametrize("threshold,mode", [(0, "hold"), (2, "hold"), (4, "truncate")])
+def test_max_pool_windows_read_once_what_they_share(threshold, mode):
+    """Windows that have rows and columns in common, of which the one above, the one to the left, both or neither are
+    swept: the same integers, in fewer cycles than without."""
+    limits = Limits(layers=3, size=16, channels=6, stride=1, nodes=("relu", "pool", "add"), pools=OVERLAPPING)
+    graphs = sooner = 0
+    for seed in range(32):
+        try:
+            program = compile_graph(random_graph(seed, limits), CONFIGS["lanes1"])
+        except UserError:                       # it does not fit
+            continue
+        both = [s.fields for s in program.steps if s.fields.get("shared_x") and s.fields.get("shared_y")]
+        if not any(min(f["height"], f["width"]) > 2 for f in both):
+            continue
+        apart = replace(program, steps=tuple(
+            replace(s, fields=s.fields | {"shared_y": 0} if s.kind == StepKind.SWEEP else s.fields)
+            for s in program.steps))
+        for make in (random_clip, quiet_clip):
+            clip = list(make(program.graph, seed, 4))
+            assert first_mismatch(simulator("lanes1"), program, clip, threshold, mode, (0, 2)) is None
+            together, alone = (sum(frames_cycles("lanes1", p, clip, threshold, mode)) for p in (program, apart))
+            graphs, sooner = graphs + 1, sooner + (together < alone)
+    assert graphs >= 12
+    assert sooner >= 0.7 * graphs
 
 
 def test_a_seeded_fault_is_found():
