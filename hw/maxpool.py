@@ -39,7 +39,7 @@ class MaxPool(wiring.Component):
         of a window:  . . x    x: ``shared_x``, for the window to the right
                       . . x    y: ``shared_y``, for the one below
                       y y c    c: both; the c of its neighbours is what a window lacks for its own x and y when it
-                                  leaves out rows above or columns to the left
+                                  leaves out columns to the left or rows above
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -67,7 +67,9 @@ class MaxPool(wiring.Component):
             whole, kept = _larger(whole, above[0]), [_larger(columns, above[1]), corner]
         m.d.comb += [word.eq(code) for part, new in zip(write.data, kept, strict=True)
                      for word, code in zip(part, new, strict=True)]
-        m.d.sync += [self.o_valid.eq(write.en), *(o.eq(code) for o, code in zip(self.o, whole, strict=True))]
+        m.d.sync += self.o_valid.eq(write.en)
+        with m.If(self.i_valid):
+            m.d.sync += [o.eq(code) for o, code in zip(self.o, whole, strict=True)]
         return m
 
     def _running(self, m: Module, name: str, counts, start: Sequence | None = None) -> list[Signal]:
