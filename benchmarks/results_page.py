@@ -28,7 +28,8 @@ Written by `python -m benchmarks.results -o docs/results.md`; every figure is fr
 - Densities, MACs, outputs: counted by the integer golden model, which the RTL equals bit for bit. Cycles: by the cycle
   model, which the tests hold against the RTL ([cycles.md](cycles.md), [verification.md](verification.md)), for 16 PEs
   x 4 lanes, S = 16 (`sim64`); *S = 32*: `sim64s32`, whose sweep looks at twice as much in a cycle; *64 x 1*: `sim64x1`,
-  64 PEs with one lane. Nothing here was measured on a board.
+  64 PEs with one lane. All have a line memory for max-pools ([architecture](architecture.md)), which the boards have
+  not. Nothing here was measured on a board.
 - Frames follow each other in the clip from a frame on at which things move; the first is left out of all means. Clips
   are H.264, whose skipped blocks are exactly unchanged; *noise 2* adds Gaussian noise of 2 codes to every pixel.
 - Density: share of the MACs whose input is sent (in the image, strides included; convolutions and fully connected
@@ -47,10 +48,10 @@ REACHED = """\
 In how many clips the speed-up in cycles is at least that part of eq. 10's, and up to which speed-up of eq. 10; the
 least part, in which clip, and to what the cycles were lost there. *Quietest*: the fewest cycles that a frame takes on
 average, by any rule in any clip, and what speed-up that is. Eq. 10 counts MACs alone, so it has no limit. The sweep
-looks at what a change has reached, all channels of it: behind a max-pool it reads several words for each that may
+looks at what a change has reached, all channels of it: behind a max-pool it reads four or more words for each that may
 change, where few channels do it reads many for one delta. Where much moves, that hides behind the MACs. A wider sweep
-(S = 32) helps a network with max-pools; one with narrow layers loses by it, because the rows of P that one word holds
-are then shared by 2 pixels, not 4.
+(S = 32) helps a network with max-pools; one with narrow layers (UltraFace) then takes more cycles frame by frame and
+where much moves, because no more than 2 of its pixels, not 4, can share the rows of the array.
 """
 
 
