@@ -28,7 +28,7 @@ from tests.networks import onnx_arrays, quantised
 RUNS = {"resnet8": ("mlperftiny_resnet8_cifar10", 30), "resnet8-qdq": ("mlperftiny_resnet8_cifar10_int8qdq", 30),
         "vww": ("mlperftiny_vww_96", 5), "vww-sparse83": ("mlperftiny_vww_96_sparse83", 5),
         "ultraface": ("ultraface_slim_320_rawheads", 5), "yolo": ("yolo_fastest_1.1_body_320", 2),
-        "squeezenet-8": ("squeezenet10_deepcompression", 2)}
+        "squeezenet-8": ("squeezenet10_deepcompression", 2), "squeezenet": ("squeezenet10_deepcompression", 2)}
 """Short name: network, frames."""
 RULES = {"exact": (0, "hold"), "hold 2": (2, "hold"), "truncate 4": (4, "truncate")}
 CONFIGS = {**PRESETS, "sim64x2": PRESETS["sim64"].with_(pes=32, lanes=2)}
