@@ -147,7 +147,8 @@ cycles: the same, but that the slots which the sweep takes from busy PEs count a
 its mean. *values*: a first frame's non-zero activations, as EIE is fed; *deltas*: the next frame's changes. The
 limits are the load balance if one thing alone were in the way: *weights*, the PE with most words (endless queues);
 *broadcast*, one delta a cycle (EIE's layers have thousands of rows, so a delta brings work to every PE; a 1x1 layer
-of 48 half-empty rows has 24 words for 64 PEs); *sweep*, the reads of the sweep (four to nine a word behind a 3x3 max-pool).
+of 48 half-empty rows has 24 words for 64 PEs); *sweep*, the reads of the sweep (four to nine a word behind a
+3x3 max-pool).
 G: column phases.
 """
 QUEUES = """Load balance, and in parentheses the share of the cycles in which a full queue holds the broadcast; all
