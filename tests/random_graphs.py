@@ -120,20 +120,21 @@ def random_clip(graph: Graph, seed: int, count: int) -> Iterator[np.ndarray]:
         yield codes.astype(np.int16)
 
 
-def quiet_clip(graph: Graph, seed: int, count: int) -> Iterator[np.ndarray]:
-    """Yield ``count`` frames of codes like ``random_clip``, of which each changes a small rectangle of the last: up to
-    3 x 3 pixels, in some of the channels, by a little or by a lot; some change nothing."""
+def quiet_clip(graph: Graph, seed: int, count: int, spots: int = 1) -> Iterator[np.ndarray]:
+    """Yield ``count`` frames of codes like ``random_clip``, of which each changes ``spots`` small rectangles of the
+    last: up to 3 x 3 pixels, in some of the channels, by a little or by a lot; some change nothing."""
     rng, lo, span = _clip(graph, (seed, 2))
     shape = graph.tensors[graph.input].shape
     codes = lo + rng.integers(0, span, shape, endpoint=True)
     yield codes.astype(np.int16)
     for _ in range(count - 1):
-        y, x = (slice(a, a + int(rng.integers(0 if rng.random() < 0.1 else 1, 4))) for a in (
-            int(rng.integers(n)) for n in shape[1:]))
-        some, change = rng.random(shape[0]) < 0.7, int(rng.choice([1, 3, span]))
-        part = codes[some, y, x]
-        codes[some, y, x] = np.clip(part + rng.integers(-change, change, part.shape, endpoint=True), lo[some],
-                                    lo[some] + span)
+        for _ in range(spots):
+            y, x = (slice(a, a + int(rng.integers(0 if rng.random() < 0.1 else 1, 4))) for a in (
+                int(rng.integers(n)) for n in shape[1:]))
+            some, change = rng.random(shape[0]) < 0.7, int(rng.choice([1, 3, span]))
+            part = codes[some, y, x]
+            codes[some, y, x] = np.clip(part + rng.integers(-change, change, part.shape, endpoint=True), lo[some],
+                                        lo[some] + span)
         yield codes.astype(np.int16)
 
 
