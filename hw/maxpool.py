@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.data import ArrayLayout
 from amaranth.lib.memory import Memory
@@ -58,26 +58,27 @@ class MaxPool(wiring.Component):
         m.d.comb += [read.addr.eq(self.i_group), write.addr.eq(self.i_group),
                      write.en.eq(self.i_valid & flags.window_last)]
         left = [[Mux(flags.left, code, LOWEST) for code in part] for part in read.data]
-        whole, columns = self._running(m, "whole", 1, left[0]), self._running(m, "columns", flags.shared_x)
+        x = [Signal.like(code, name=f"x{lane}") for lane, code in enumerate(self.i)]
+        m.d.comb += [now.eq(Mux(flags.outside, LOWEST, code)) for now, code in zip(x, self.i, strict=True)]
+        whole, columns = self._running(m, "whole", x, 1, left[0]), self._running(m, "columns", x, flags.shared_x)
         kept = [columns]
         if lines:
-            rows = self._running(m, "rows", flags.shared_y, left[1])
-            corner = self._running(m, "corner", flags.shared_x & flags.shared_y)
+            rows = self._running(m, "rows", x, flags.shared_y, left[1])
+            corner = self._running(m, "corner", x, flags.shared_x & flags.shared_y)
             above = self._line(m, write.en, rows, corner)
             whole, kept = _larger(whole, above[0]), [_larger(columns, above[1]), corner]
-        m.d.comb += [word.eq(code) for part, new in zip(write.data, kept, strict=True)
-                     for word, code in zip(part, new, strict=True)]
+        m.d.comb += write.data.eq(Cat(*kept))
         m.d.sync += self.o_valid.eq(write.en)
         with m.If(self.i_valid):
             m.d.sync += [o.eq(code) for o, code in zip(self.o, whole, strict=True)]
         return m
 
-    def _running(self, m: Module, name: str, counts, start: Sequence | None = None) -> list[Signal]:
-        """The maximum of ``start`` and of those beats of the window up to now that ``counts``."""
+    def _running(self, m: Module, name: str, x: list[Signal], counts, start: Sequence | None = None) -> list[Signal]:
+        """The maximum of ``start`` and of those beats ``x`` of the window up to now that ``counts``."""
         result = []
-        for lane, code in enumerate(self.i):
-            x, before, now, last = (Signal.like(code, name=f"{name}{lane}_{k}") for k in ("x", "before", "now", "last"))
-            m.d.comb += [x.eq(Mux(self.i_flags.outside, LOWEST, code)), now.eq(Mux(counts & (x > before), x, before)),
+        for lane, code in enumerate(x):
+            before, now, last = (Signal.like(code, name=f"{name}{lane}_{k}") for k in ("before", "now", "last"))
+            m.d.comb += [now.eq(Mux(counts & (code > before), code, before)),
                          before.eq(Mux(self.i_flags.window_first, start[lane] if start else LOWEST, last))]
             with m.If(self.i_valid):
                 m.d.sync += last.eq(now)
@@ -90,9 +91,7 @@ class MaxPool(wiring.Component):
                                           init=[])
         read, write = line.read_port(), line.write_port()
         m.d.comb += [read.addr.eq(self.i_line), read.en.eq(self.i_valid & self.i_flags.window_first),
-                     write.addr.eq(self.i_line), write.en.eq(ends)]
-        m.d.comb += [word.eq(code) for part, new in zip(write.data, (rows, corner), strict=True)
-                     for word, code in zip(part, new, strict=True)]
+                     write.addr.eq(self.i_line), write.en.eq(ends), write.data.eq(Cat(rows, corner))]
         return [[Mux(self.i_flags.above, code, LOWEST) for code in part] for part in read.data]
 
 

@@ -89,7 +89,7 @@ FAULTS = (
           "tests/hw/test_rounding.py::test_halves_go_to_the_even_neighbour"),
     Fault("floor in place of rounding", "hw/requant.py", "floor + (guard & (lost | floor[0]))", "floor",
           f"{NONLINEAR}requantise_is_the_integer_semantics"),
-    Fault("the max-pool counts what lies outside", "hw/maxpool.py", "Mux(self.i_flags.outside, LOWEST, code)",
+    Fault("the max-pool counts what lies outside", "hw/maxpool.py", "Mux(flags.outside, LOWEST, code)",
           "code", f"{NONLINEAR}max_pool_takes_the_window_and_leaves_out_the_outside"),
     Fault("a max-pool window forgets what the one to its left shared", "hw/maxpool.py",
           "Mux(flags.left, code, LOWEST)", "LOWEST",

@@ -15,7 +15,7 @@ class Countdown(wiring.Component):
     start, amount : In
         ``amount`` bytes are left from the next cycle on.
     taken : In
-        one less; not with ``start``.
+        one less; ``start`` goes before it.
     ended : Out
         none is left.
     above : Out

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from amaranth.hdl import Shape
 from amaranth.sim import Simulator
 
+from host.compiler import Program
 from hw.config import MARK_COLUMNS
 from hw.layouts import pack, size_of, unpack
 from hw.marks import Marks
@@ -103,6 +105,11 @@ def through(dut, values: list[int], expected: int, *, i_stall: str = "none", o_s
 
     simulate(dut, source, sink)
     return got
+
+
+def with_fields(program: Program, **changes: int) -> Program:
+    """A copy with fields of all its step descriptors replaced."""
+    return replace(program, steps=tuple(replace(s, fields=s.fields | changes) for s in program.steps))
 
 
 async def load(ctx, dut, images) -> None:

@@ -17,6 +17,7 @@ from host.simulator.compare import first_mismatch
 from host.simulator.frames import FrameRunner
 from hw.config import MARK_COLUMNS, PRESETS
 from hw.layouts import StepKind
+from tests.hw.bench import with_fields
 from tests.random_graphs import OVERLAPPING, Limits, quiet_clip, random_clip, random_graph
 
 CONFIGS = {"sim1": PRESETS["sim1"], "sim8": PRESETS["sim8"],
@@ -87,7 +88,7 @@ def test_ring_leaves_out_what_nothing_has_reached(config, threshold, mode):
             continue
         clip = list(quiet_clip(graph, seed, 5))
         assert first_mismatch(simulator(config), program, clip, threshold, mode, (0, 3)) is None
-        whole = replace(program, steps=tuple(replace(s, fields=s.fields | {"skip": 0}) for s in program.steps))
+        whole = with_fields(program, skip=0)
         cycles, slow = (frames_cycles(config, p, clip, threshold, mode) for p in (program, whole))
         graphs, fewer, sooner = graphs + 1, fewer + (max(cycles[1:]) < cycles[0]), sooner + (sum(cycles) < sum(slow))
         wide += max(program.graph.shape_of(s.tensor)[2] for s in program.steps if s.fields.get("skip")) > MARK_COLUMNS
@@ -112,9 +113,7 @@ def test_max_pool_windows_read_once_what_they_share(threshold, mode):
         both = [s.fields for s in program.steps if s.fields.get("shared_x") and s.fields.get("shared_y")]
         if not any(min(f["height"], f["width"]) > 2 for f in both):
             continue
-        apart = replace(program, steps=tuple(
-            replace(s, fields=s.fields | {"shared_y": 0} if s.kind == StepKind.SWEEP else s.fields)
-            for s in program.steps))
+        apart = with_fields(program, shared_y=0)
         for clip in (list(random_clip(program.graph, seed, 3)), list(quiet_clip(program.graph, seed, 6, spots=12))):
             assert first_mismatch(simulator("lanes1"), program, clip, threshold, mode) is None
             together, alone = (sum(frames_cycles("lanes1", p, clip, threshold, mode)) for p in (program, apart))
@@ -146,7 +145,7 @@ def test_clearing_shows_only_where_there_are_no_idle_slots():
     graph = random_graph(4, Limits(edges=("conv",), nodes=("relu",), layers=5, channels=6, size=8, p_window=0,
                                    p_subset=0, p_direct=0))
     program = compile_graph(graph, CONFIGS["sim1"])
-    without = replace(program, steps=tuple(replace(s, fields=s.fields | {"clears": 0}) for s in program.steps))
+    without = with_fields(program, clears=0)
     codes = next(random_clip(graph, 4, 1))
     cycles = []
     for p in (program, without):
